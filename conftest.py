@@ -1,0 +1,7 @@
+"""The one mode in which stored outputs are made and compared; kernels inherit it from this process."""
+
+import os
+
+from llm_tutorial.execution import REFERENCE_ENVIRONMENT
+
+os.environ.update(REFERENCE_ENVIRONMENT)

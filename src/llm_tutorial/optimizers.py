@@ -1,0 +1,133 @@
+"""Muon for the weight matrices and AdamW for the rest, as one optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+__all__ = ["MuonAdamW", "muon_parameter_groups", "orthogonalize"]
+
+
+def orthogonalize(matrix: torch.Tensor, steps: int = 5, *, bf16: bool = False) -> torch.Tensor:
+    """Return a matrix with the singular vectors of ``matrix`` and singular values near 1.
+
+    Newton-Schulz iteration with the quintic coefficients of Jordan et al. 2024
+    (https://kellerjordan.github.io/posts/muon/).
+
+    Args:
+        matrix: floats of shape (rows, columns).
+        bf16: multiply in bfloat16, which is precise enough, and faster where the device has units for it.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x.bfloat16() if bf16 else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+def muon_parameter_groups(
+    model: nn.Module, *, muon_lr: float, adamw_lr: float, weight_decay: float = 0.0
+) -> list[dict]:
+    """Split a GPT-2's parameters: the matrices inside the blocks go to Muon, all others to AdamW.
+
+    Embeddings and norms are no linear maps between hidden states, so orthogonal updates mean nothing for them.
+
+    Raises:
+        ValueError: the model has no Conv1D or Linear layer inside its blocks.
+    """
+    matrices = [layer.weight for name, layer in model.named_modules()
+                if isinstance(layer, Conv1D | nn.Linear) and ".h." in name]
+    if not matrices:
+        raise ValueError(f"{type(model).__name__} has no weight matrices in blocks named 'h': Muon has nothing to do.")
+    chosen = {id(weight) for weight in matrices}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    return [
+        {"params": matrices, "lr": muon_lr, "muon": True, "weight_decay": weight_decay},
+        {"params": others, "lr": adamw_lr, "muon": False, "weight_decay": 0.0},
+    ]
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for the groups flagged ``muon=True``, AdamW for the others.
+
+    Muon replaces each matrix's momentum by the nearest orthogonal matrix, so that every direction is learned at the
+    same pace (Jordan et al. 2024).  A step has root mean square ``0.2 * lr``, as AdamW's typically has, whatever the
+    matrix's shape (Liu et al. 2025, https://arxiv.org/abs/2502.16982).  One optimiser with flagged groups, rather
+    than two wrapped in one, survives what a trainer does to it: schedules, checkpoints, ``load_state_dict``.
+
+    Args:
+        params: parameter groups, each with ``lr`` and ``muon``.
+        momentum: Muon's (Nesterov) momentum.
+        ns_steps: Newton-Schulz iterations.
+        betas, eps: AdamW's.
+        bf16: run Muon's iterations in bfloat16.
+
+    Raises:
+        ValueError: a group lacks ``muon``, a learning rate is negative, or a Muon group holds a parameter that is no
+            matrix.
+    """
+
+    def __init__(
+        self,
+        params: list[dict],
+        *,
+        momentum: float = 0.95,
+        ns_steps: int = 5,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        bf16: bool = False,
+    ) -> None:
+        for group in params:
+            options = {key: value for key, value in group.items() if key != "params"} if isinstance(group, dict) else {}
+            if "muon" not in options or options.get("lr", -1) < 0:
+                raise ValueError("Each parameter group needs 'muon' and a learning rate of at least 0; one has "
+                                 f"{options}.")
+        super().__init__(params, {"momentum": momentum, "ns_steps": ns_steps, "betas": betas, "eps": eps,
+                                  "bf16": bf16, "weight_decay": 0.0})
+        in_muon = [parameter for group in self.param_groups if group["muon"] for parameter in group["params"]]
+        shapes = [tuple(parameter.shape) for parameter in in_muon if parameter.ndim != 2]
+        if shapes:
+            raise ValueError(f"Muon takes matrices only; one group holds parameters of shape {shapes[0]}.")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self._muon_step if group["muon"] else self._adamw_step
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    update(parameter, group)
+        return loss
+
+    def _muon_step(self, parameter: torch.Tensor, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+        nesterov = parameter.grad.lerp(buffer, group["momentum"])
+        direction = orthogonalize(nesterov, group["ns_steps"], bf16=group["bf16"])
+        parameter.add_(direction, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
+
+    def _adamw_step(self, parameter: torch.Tensor, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(parameter),
+                         exp_avg_sq=torch.zeros_like(parameter))
+        state["step"] += 1
+        (first, second), count = group["betas"], state["step"].item()
+        mean = state["exp_avg"].lerp_(parameter.grad, 1 - first)
+        square = state["exp_avg_sq"].mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
+        scale = square.div(1 - second**count).sqrt_().add_(group["eps"])
+        parameter.addcdiv_(mean, scale, value=-group["lr"] / (1 - first**count))

@@ -1,0 +1,279 @@
+"""The form of the notebooks: what a reader sees is complete, short, executed in order, and really compared."""
+
+import ast
+import copy
+import json
+import re
+import statistics
+from itertools import groupby
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = sorted([*FOLDER.glob("*.ipynb"), *FOLDER.glob("solutions/*.ipynb")])
+CORE = ("01_masked_lm", "02_causal_lm", "03_pretraining")
+TAGS = {"nbval-ignore-output", "nbval-check-output", "raises-exception", "nbval-raises-exception", "colab-bootstrap",
+        "setup", "exercise"}  # fmt: skip
+PRIVATE = {
+    "an absolute path": re.compile(r"(?<![\w.:/-])(?:/home/|/root\b|/Users/|/tmp\b)|\b[A-Za-z]:\\(?![nrt\"'\\])\w"),
+    "a token": re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{8,}|github_pat_\w{8,})"),
+}
+MARKDOWN_IMAGE = re.compile(r"!\[([^\]]*)\]\(")
+HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
+FILLED_ALT = re.compile(r"\balt\s*=\s*(?:\"[^\"]*\S[^\"]*\"|'[^']*\S[^']*')", re.IGNORECASE)
+PIP_INSTALL = re.compile(r"\bpip3?\s+install\b|\bpip['\"],\s*['\"]install\b")
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
+
+
+def code_cells(notebook: dict) -> list[dict]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def tags(cell: dict) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def lines(cell: dict) -> list[str]:
+    return [line for line in cell["source"].splitlines() if line.strip()]
+
+
+def opening(cell: dict) -> str:
+    return cell["source"].strip().splitlines()[0][:60] if cell["source"].strip() else "(empty)"
+
+
+def texts(cell: dict) -> list[str]:
+    """Return all text a reader sees in the outputs of a cell."""
+    found = []
+    for output in cell.get("outputs", []):
+        found += [output.get("text", ""), *output.get("traceback", [])]
+        found += [text if isinstance(text, str) else json.dumps(text)
+                  for kind, text in output.get("data", {}).items() if kind not in ("image/png", "image/jpeg")]
+    return [text for text in found if text]
+
+
+def is_silenced(source: str) -> bool:
+    """Whether a cell hides its result: a capture magic, a last line that ends in ``;``, or a value thrown at ``_``."""
+    if re.search(r"^%%capture|\bcapture_output\s*\(|^\s*#\s*NBVAL_(IGNORE_OUTPUT|SKIP)", source, re.MULTILINE):
+        return True
+    try:
+        body = ast.parse(plain(source)).body
+    except SyntaxError:
+        return False
+    if not body:
+        return False
+    thrown = [statement for statement in body if isinstance(statement, ast.Assign)
+              and any(isinstance(target, ast.Name) and target.id == "_" for target in statement.targets)]
+    last = ast.get_source_segment(plain(source), body[-1]) or ""
+    after = plain(source).rsplit(last, 1)[-1]
+    return bool(thrown) or after.lstrip().startswith(";")
+
+
+def plain(source: str) -> str:
+    """Return ``source`` without the lines that only IPython understands."""
+    return re.sub(r"^(\s*)[%!?].*", r"\1pass", source, flags=re.MULTILINE)
+
+
+def is_compared(cell: dict) -> bool:
+    return not {"nbval-ignore-output", "nbval-skip"} & set(tags(cell)) and not is_silenced(cell["source"])
+
+
+def structure(notebook: dict, name: str) -> list[str]:
+    cells, code = notebook["cells"], code_cells(notebook)
+    found = []
+    if len({cell.get("id") for cell in cells}) != len(cells) or not all(cell.get("id") for cell in cells):
+        found.append("cells lack an id, or share one")
+    else:
+        try:
+            nbformat.validate(nbformat.from_dict(notebook))
+        except nbformat.ValidationError as error:
+            found.append(f"it is no valid notebook: {error.message}")
+    if cells[0]["cell_type"] != "markdown" or not re.match(r"# \S", cells[0]["source"]):
+        found.append("the first cell is not a markdown heading of the first level")
+    if name in CORE and not 30 <= len(cells) <= 75:
+        found.append(f"{len(cells)} cells; a core notebook has 30 to 75")
+    share = 1 - len(code) / len(cells)
+    if name in CORE and not 0.40 <= share <= 0.65:
+        found.append(f"{share:.0%} of the cells are markdown; 40 to 65 % are asked for")
+    lengths = [len(lines(cell)) for cell in code]
+    if statistics.median(lengths) > 5:
+        found.append(f"the median code cell has {statistics.median(lengths):g} lines; at most 5 are asked for")
+    found += [f"a code cell has {len(lines(cell))} lines, more than 25: {opening(cell)}"
+              for cell in code if len(lines(cell)) > 25]
+    found += [f"an empty code cell follows cell {cells.index(cell)}" for cell in code if not lines(cell)]
+    for kind, run in groupby(cells, key=lambda cell: cell["cell_type"]):
+        run = list(run)
+        if kind == "code" and len(run) > 3:
+            found.append(f"{len(run)} code cells in a row, more than 3, from: {opening(run[0])}")
+    found += [f"the set-up cell has {len(lines(cell))} lines, more than 5: {opening(cell)}"
+              for cell in code if "setup" in tags(cell) and len(lines(cell)) > 5]
+    if name in CORE and not any("setup" in tags(cell) for cell in code):
+        found.append("no cell is tagged setup")
+    return found
+
+
+def execution(notebook: dict, _name: str) -> list[str]:
+    code = code_cells(notebook)
+    found = []
+    counts = [cell["execution_count"] for cell in code]
+    if counts != list(range(1, len(code) + 1)):
+        found.append(f"execution counts are {counts}, not 1 to {len(code)}: run `make outputs`")
+    meant = {"raises-exception", "nbval-raises-exception"}
+    found += [f"an error is stored: {opening(cell)}" for cell in code if not meant & set(tags(cell))
+              for output in cell["outputs"] if output["output_type"] == "error"]
+    if "widgets" in notebook["metadata"]:
+        found.append("the state of widgets is stored in metadata.widgets: remove it, GitHub refuses such notebooks")
+    return found
+
+
+def comparison(notebook: dict, _name: str) -> list[str]:
+    """Cells that print nothing are nothing to compare; cells that could print but were silenced count as escaped."""
+    found = [f"unknown tag {tag!r}: {opening(cell)}" for cell in notebook["cells"] for tag in tags(cell)
+             if tag not in TAGS]
+    shown = [cell for cell in code_cells(notebook) if texts(cell) or is_silenced(cell["source"])]
+    escaped = [cell for cell in shown if not is_compared(cell)]
+    if shown and len(escaped) > 0.2 * len(shown):
+        found.append(f"{len(escaped)} of {len(shown)} cells with output are not compared, more than 20 %: "
+                     + "; ".join(map(opening, escaped)))
+    return found
+
+
+def portability(notebook: dict, _name: str) -> list[str]:
+    code = code_cells(notebook)
+    found = []
+    for cell in notebook["cells"]:
+        for what, pattern in PRIVATE.items():
+            found += [f"{what} ({hit.group()!r}) in: {opening(cell)}"
+                      for text in (cell["source"], *texts(cell)) if (hit := pattern.search(text))]
+    bootstraps = [cell for cell in notebook["cells"] if "colab-bootstrap" in tags(cell)]
+    if bootstraps and bootstraps != code[:1]:
+        found.append("the cell tagged colab-bootstrap is not the first code cell, or not the only one")
+    found += [f"pip install outside the colab-bootstrap cell: {opening(cell)}" for cell in code
+              if cell not in bootstraps and PIP_INSTALL.search(cell["source"])]
+    metadata = notebook["metadata"]
+    if metadata.get("kernelspec", {}).get("name") != "python3":
+        found.append("metadata.kernelspec.name is not python3")
+    if metadata.get("accelerator") != "GPU" or metadata.get("colab", {}).get("gpuType") != "T4":
+        found.append('metadata lacks "accelerator": "GPU" or "colab": {"gpuType": "T4"}')
+    return found
+
+
+def pictures(notebook: dict, _name: str) -> list[str]:
+    """A picture says in words what it shows, in its metadata (``alt``, for its type or for the whole output)."""
+    found = []
+    for cell in notebook["cells"]:
+        sources = [cell["source"]] if cell["cell_type"] == "markdown" else []
+        htmls = sources + [output.get("data", {}).get("text/html", "") for output in cell.get("outputs", [])]
+        found += [f"an image without alt text in: {opening(cell)}"
+                  for text in sources for alt in MARKDOWN_IMAGE.findall(text) if not alt.strip()]
+        found += [f"an <img> without alt text in: {opening(cell)}"
+                  for text in htmls for image in HTML_IMAGE.findall(text) if not FILLED_ALT.search(image)]
+        for output in cell.get("outputs", []):
+            for kind in IMAGE_TYPES:
+                if kind not in output.get("data", {}):
+                    continue
+                own = output["metadata"].get(kind)
+                alt = (own.get("alt") if isinstance(own, dict) else None) or output["metadata"].get("alt") or ""
+                if len(alt.strip()) < 20:
+                    found.append(f"a figure whose alt text is {alt!r}, shorter than 20 characters: {opening(cell)}")
+    return found
+
+
+CHECKS = (structure, execution, comparison, portability, pictures)
+
+
+def test_there_are_notebooks():
+    assert set(CORE) <= {path.stem for path in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.relative_to(FOLDER).as_posix())
+def test_form(path, check):
+    notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=nbformat.NO_CONVERT)
+    found = check(notebook, path.stem if path.parent == FOLDER else "")
+    assert not found, "\n".join([f"{path.name}:", *found])
+
+
+def sound() -> dict:
+    """Return a notebook of 30 cells that every check accepts."""
+    new = nbformat.v4
+    cells = [new.new_markdown_cell("# Title")]
+    for number in range(1, 16):
+        cells.append(new.new_code_cell(f"value = {number}\nvalue", execution_count=number))
+        cells[-1]["outputs"] = [new.new_output("execute_result", {"text/plain": str(number)}, execution_count=number)]
+        cells.append(new.new_markdown_cell(f"Text {number} with /data/x and https://host/tmp/x"))
+    cells[1]["metadata"]["tags"] = ["colab-bootstrap"]
+    cells[1]["source"] = "if colab:\n    %pip install -q it"
+    cells[3]["metadata"]["tags"] = ["setup"]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+                "accelerator": "GPU", "colab": {"gpuType": "T4"}}  # fmt: skip
+    return new.new_notebook(cells=cells, metadata=metadata)
+
+
+def figure(alt: str | None) -> dict:
+    metadata = {} if alt is None else {"image/png": {"alt": alt}}
+    data = {"image/png": "aGVsbG8=", "text/plain": "<Figure>"}
+    return nbformat.v4.new_output("display_data", data, metadata=metadata)
+
+
+def break_cells(notebook, source, count=1):
+    for cell in code_cells(notebook)[4 : 4 + count]:
+        cell["source"] = source
+
+
+FLAWS = {
+    "no valid notebook": lambda n: n["cells"][1].update(cell_type="codex", execution_count=1, outputs=[]),
+    "share one": lambda n: n["cells"][2].update(id=n["cells"][4]["id"]),
+    "not a markdown heading": lambda n: n["cells"][0].update(source="## Title"),
+    "cells; a core": lambda n: n["cells"].__delitem__(slice(-2, None)),
+    "are markdown": lambda n: [n["cells"].insert(4, nbformat.v4.new_markdown_cell("x")) for _ in range(30)],
+    "the median code cell": lambda n: break_cells(n, "a = 1\n" * 6 + "a", 10),
+    "more than 25": lambda n: break_cells(n, "a = 1\n" * 26),
+    "an empty code cell": lambda n: break_cells(n, " \n"),
+    "code cells in a row": lambda n: n["cells"].__delitem__(slice(4, 9, 2)),
+    "the set-up cell has": lambda n: n["cells"][3].update(source="a = 1\n" * 6),
+    "no cell is tagged setup": lambda n: n["cells"][3]["metadata"].update(tags=[]),
+    "execution counts": lambda n: n["cells"][5].update(execution_count=None),
+    "an error is stored": lambda n: n["cells"][5]["outputs"].append(
+        nbformat.v4.new_output("error", ename="E", evalue="e", traceback=["t"])),
+    "metadata.widgets": lambda n: n["metadata"].update(widgets={}),
+    "unknown tag 'NBVAL_IGNORE_OUTPUT'": lambda n: n["cells"][5]["metadata"].update(tags=["NBVAL_IGNORE_OUTPUT"]),
+    "4 of 15 cells with output": lambda n: [
+        cell["metadata"].update(tags=["nbval-ignore-output"]) for cell in code_cells(n)[4:8]],
+    "not compared": lambda n: break_cells(n, "figure();", 4),
+    "not compared, more": lambda n: break_cells(n, "_ = figure()", 4),
+    "are not compared": lambda n: break_cells(n, "%%capture\nfigure()", 4),
+    "cells with output are": lambda n: break_cells(n, "# NBVAL_IGNORE_OUTPUT\nfigure()", 4),
+    "an absolute path ('/home/')": lambda n: break_cells(n, "open('/home/me/x')"),
+    "an absolute path ('/root')": lambda n: n["cells"][5]["outputs"][0]["data"].update({"text/plain": "'/root/x'"}),
+    "an absolute path ('C": lambda n: break_cells(n, r"open('C:\Users')"),
+    "a token": lambda n: n["cells"][4].update(source="hf_" + "a" * 12),
+    "is not the first code cell": lambda n: n["cells"][5]["metadata"].update(tags=["colab-bootstrap"]),
+    "pip install outside": lambda n: break_cells(n, "!pip install it"),
+    "kernelspec": lambda n: n["metadata"]["kernelspec"].update(name="venv"),
+    "metadata lacks": lambda n: n["metadata"].pop("accelerator"),
+    "an image without alt": lambda n: n["cells"][4].update(source="![](x.png)"),
+    "an <img> without": lambda n: n["cells"][4].update(source="<img src='x.png' alt=''>"),
+    "a figure whose alt text is ''": lambda n: n["cells"][5]["outputs"].append(figure(None)),
+    "a figure whose alt text is 'plot'": lambda n: n["cells"][5]["outputs"].append(figure("plot")),
+}
+
+
+def problems(notebook: dict) -> list[str]:
+    return [problem for check in CHECKS for problem in check(notebook, CORE[0])]
+
+
+def test_a_sound_notebook_has_no_flaw():
+    notebook = sound()
+    notebook["cells"][5]["outputs"].append(figure("A curve that falls from left to right"))
+    break_cells(notebook, "x = 'a;'  # a;\nx", 4)
+    code_cells(notebook)[9]["metadata"]["tags"] = ["nbval-ignore-output"]
+    assert problems(notebook) == []
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_each_flaw_is_found(flaw):
+    notebook = copy.deepcopy(sound())
+    FLAWS[flaw](notebook)
+    assert flaw in "\n".join(problems(notebook))

@@ -1,0 +1,146 @@
+"""MuonAdamW against PyTorch's own AdamW and Muon, and its state through saving and loading."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from llm_tutorial.optimizers import MuonAdamW, muon_parameter_groups, orthogonalize
+
+SHAPES = [(24, 24), (64, 16), (16, 64), (1, 8)]
+
+
+def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
+    torch.manual_seed(0)
+    return [nn.Parameter(torch.randn(shape)) for shape in shapes]
+
+
+def run(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], steps: int, seed: int = 1) -> None:
+    source = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=source)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("betas", [(0.9, 0.95), (0.8, 0.999)])
+def test_groups_without_muon_equal_torchs_adamw(weight_decay, betas):
+    ours, theirs = parameters((8, 4), (4,)), parameters((8, 4), (4,))
+    group = {"params": ours, "lr": 1e-2, "muon": False, "weight_decay": weight_decay}
+    run(MuonAdamW([group], betas=betas), ours, 20)
+    run(torch.optim.AdamW(theirs, lr=1e-2, betas=betas, weight_decay=weight_decay), theirs, 20)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_groups_with_muon_equal_torchs_muon(shape, weight_decay):
+    ours, theirs = parameters(shape), parameters(shape)
+    run(MuonAdamW([{"params": ours, "lr": 0.02, "muon": True, "weight_decay": weight_decay}], bf16=True), ours, 5)
+    options = {"adjust_lr_fn": "match_rms_adamw", "nesterov": True, "weight_decay": weight_decay}
+    run(torch.optim.Muon(theirs, lr=0.02, **options), theirs, 5)
+    moved = (theirs[0] - parameters(shape)[0]).norm()
+    # bfloat16 has eight significant bits, and the two round at different places.
+    assert (ours[0] - theirs[0]).norm() < 0.04 * moved
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_orthogonalize_keeps_the_singular_vectors_and_brings_the_values_near_one(shape, bf16):
+    matrix = parameters(shape)[0].detach()
+    result = orthogonalize(matrix, bf16=bf16)
+    assert (result.shape, result.dtype) == (matrix.shape, matrix.dtype)
+    u, values, vt = torch.linalg.svd(matrix, full_matrices=False)
+    inner = u.T @ result @ vt.T
+    # The smallest values need more than five steps.
+    large = values > 0.1 * values[0]
+    assert inner.diagonal()[large].min() > 0.5
+    assert inner.diagonal().max() < 1.3
+    assert (inner - inner.diagonal().diag()).abs().max() < (0.05 if bf16 else 1e-4)
+
+
+def test_a_matrix_without_gradient_signal_stays_finite():
+    assert torch.equal(orthogonalize(torch.zeros(4, 4)), torch.zeros(4, 4))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (16, 128), (128, 16)])
+def test_a_muon_step_has_a_fifth_of_the_learning_rate_as_root_mean_square(shape):
+    [weight] = parameters(shape)
+    before = weight.detach().clone()
+    run(MuonAdamW([{"params": [weight], "lr": 0.01, "muon": True}]), [weight], 1)
+    assert (weight - before).square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.2)
+
+
+def both_groups(weights: list[nn.Parameter]) -> list[dict]:
+    return [{"params": weights[:1], "lr": 0.02, "muon": True, "weight_decay": 0.1},
+            {"params": weights[1:], "lr": 0.01, "muon": False}]
+
+
+def test_a_saved_state_continues_as_if_never_interrupted(tmp_path):
+    whole, halves = parameters((8, 4), (4,)), parameters((8, 4), (4,))
+    optimizer = MuonAdamW(both_groups(whole))
+    run(optimizer, whole, 3, seed=1)
+    run(optimizer, whole, 3, seed=2)
+
+    first = MuonAdamW(both_groups(halves))
+    run(first, halves, 3, seed=1)
+    torch.save(first.state_dict(), tmp_path / "optimizer.pt")
+    fresh = MuonAdamW(both_groups(halves))
+    fresh.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
+    assert [group["muon"] for group in fresh.param_groups] == [True, False]
+    run(fresh, halves, 3, seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
+
+
+def test_parameters_without_gradient_stay_as_they_are():
+    weights = parameters((8, 4), (4,))
+    before = copy.deepcopy(weights)
+    MuonAdamW(both_groups(weights)).step()
+    assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
+
+
+def test_a_closure_is_called_with_gradients_and_its_loss_returned():
+    weights = parameters((8, 4), (4,))
+
+    def closure():
+        loss = sum(weight.square().sum() for weight in weights)
+        loss.backward()
+        return loss
+
+    optimizer = MuonAdamW(both_groups(weights))
+    losses = [optimizer.step(closure).item() for _ in range(3)]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_matrices_of_the_blocks_go_to_muon_and_every_parameter_to_one_group(causal_lm):
+    muon, adamw = muon_parameter_groups(causal_lm, muon_lr=0.02, adamw_lr=0.001, weight_decay=0.1)
+    assert (muon["lr"], muon["muon"], muon["weight_decay"]) == (0.02, True, 0.1)
+    assert (adamw["lr"], adamw["muon"], adamw["weight_decay"]) == (0.001, False, 0.0)
+    names = {id(parameter): name for name, parameter in causal_lm.named_parameters()}
+    chosen = {names[id(parameter)] for parameter in muon["params"]}
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert chosen == {f"transformer.h.{block}.{layer}.weight" for block in (0, 1) for layer in layers}
+    assert sorted([*chosen, *(names[id(parameter)] for parameter in adamw["params"])]) == sorted(names.values())
+
+
+@pytest.mark.parametrize(("group", "message"), [
+    ({"lr": 0.1}, "needs 'muon' and a learning rate of at least 0; one has {'lr': 0.1}"),
+    ({"muon": True}, "one has {'muon': True}"),
+    ({"lr": -0.1, "muon": True}, "one has {'lr': -0.1, 'muon': True}"),
+    ({"lr": 0.1, "muon": True}, r"Muon takes matrices only; one group holds parameters of shape \(4,\)"),
+])
+def test_bad_groups_are_named(group, message):
+    with pytest.raises(ValueError, match=message):
+        MuonAdamW([{"params": parameters((8, 4), (4,)), **group}])
+
+
+def test_a_plain_list_of_parameters_is_refused():
+    with pytest.raises(ValueError, match="Each parameter group needs 'muon' and a learning rate"):
+        MuonAdamW(parameters((8, 4)))
+
+
+def test_a_model_without_blocks_has_nothing_for_muon():
+    with pytest.raises(ValueError, match="Linear has no weight matrices in blocks named 'h'"):
+        muon_parameter_groups(nn.Linear(2, 2), muon_lr=0.1, adamw_lr=0.1)

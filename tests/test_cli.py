@@ -96,6 +96,16 @@ def test_links_lead_to_pages_of_earlier_runs_too(folder, executed):
     assert 'href="02_second.ipynb"' in page
 
 
+@pytest.mark.usefixtures("executed")
+def test_a_document_beside_the_notebooks_becomes_a_page(folder):
+    (folder / "notebooks" / "TERMS.md").write_text("# Terms\n\nBack to [one](01_first.ipynb).", encoding="utf-8")
+    write("01_first", "1", "# One, in [other words](TERMS.md)")
+    cli.main(["run", "01"])
+    assert 'href="TERMS.html"' in (folder / "build" / "01_first.html").read_text()
+    assert 'href="01_first.html"' in (folder / "build" / "TERMS.html").read_text()
+    assert "Terms" in (folder / "build" / "index.html").read_text()
+
+
 @pytest.mark.usefixtures("folder", "executed")
 def test_on_a_terminal_one_line_is_rewritten(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

@@ -110,7 +110,7 @@ def _lab(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     _require("nbclient", "nbconvert", "ipykernel", "psutil")
     from llm_tutorial.execution import REFERENCE_ENVIRONMENT, execute_notebook, read_notebook
-    from llm_tutorial.pages import write_contents, write_page
+    from llm_tutorial.pages import as_notebook, write_contents, write_page
 
     notebooks = _chosen(arguments.notebooks)
     output = _writable(arguments.output, "Choose another --output.")
@@ -125,7 +125,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
         print(f"offline causal model: {fetch_causal_lm(report=_report_progress)}", flush=True)
 
-    links = pages | {other: page for other, page in _pages(_all_notebooks()).items() if (output / page).is_file()}
+    documents = _pages(sorted({document for notebook in notebooks for document in notebook.parent.glob("*.md")}))
+    links = pages | documents
+    links |= {other: page for other, page in _pages(_all_notebooks()).items() if (output / page).is_file()}
+    for document in documents:
+        write_page(as_notebook(document), document, output, links)
     runs = []
     for notebook in notebooks:
         with _Progress(_name(pages[notebook])) as progress:
@@ -217,7 +221,7 @@ def _writable(folder: Path, remedy: str) -> Path:
 
 
 def _pages(notebooks: Sequence[Path]) -> dict[Path, str]:
-    """Return the page of each notebook, relative to the output folder; a solution keeps its folder's name."""
+    """Return the page of each notebook or document, relative to the output; a solution keeps its folder's name."""
     pages: dict[Path, str] = {}
     for notebook in notebooks:
         folder = "solutions/" if notebook.parent.name == "solutions" else ""

@@ -16,12 +16,22 @@ import jinja2
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
-__all__ = ["title_of", "write_contents", "write_page"]
+__all__ = ["as_notebook", "title_of", "write_contents", "write_page"]
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 GENERATOR = "llm-tutorial"
 CONTENTS = "index.html"
+
+
+def as_notebook(document: Path) -> NotebookNode:
+    """Return a Markdown file as a notebook of one cell, so that it becomes a page like the others.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return new_notebook(cells=[new_markdown_cell(document.read_text(encoding="utf-8"))])
 
 
 def title_of(notebook: NotebookNode, default: str) -> str:
@@ -114,10 +124,10 @@ def _embed(picture: Tag, file: Path) -> None:
 
 
 def _link_pages(soup: BeautifulSoup, folder: Path, page: Path, pages: Mapping[Path, Path]) -> None:
-    """Point the links from a notebook in ``folder`` to other notebooks at those notebooks' pages."""
+    """Point the links from a notebook in ``folder`` to other notebooks and documents at their pages."""
     for link in soup.select("a[href]"):
         address = urlsplit(link["href"])
-        if address.scheme or address.netloc or not address.path.endswith(".ipynb"):
+        if address.scheme or address.netloc or not address.path.endswith((".ipynb", ".md")):
             continue
         target = pages.get((folder / unquote(address.path)).resolve())
         if target is not None:

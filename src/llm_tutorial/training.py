@@ -57,7 +57,7 @@ PRESETS = {preset.name: preset for preset in (
     # From 50 documents in a few minutes on two cores: shallow, wide, a small vocabulary, Muon.
     Preset("cpu", layers=2, width=384, heads=6, batch=8, epochs=8, learning_rate=3e-3, muon_lr=5e-3, vocabulary=4096),
     # The full GPT-2 (124 M parameters) with the library's optimiser.
-    Preset("cuda", layers=12, width=768, heads=12, batch=8, epochs=60, learning_rate=2e-4),
+    Preset("cuda", layers=12, width=768, heads=12, batch=8, epochs=60, learning_rate=1e-4),
     Preset("mps", layers=6, width=384, heads=6, batch=8, epochs=30, learning_rate=1e-3, vocabulary=8192),
     # For tests: it only has to run.
     Preset("smoke", layers=2, width=64, heads=2, batch=4, epochs=1, learning_rate=2e-3, muon_lr=5e-3, vocabulary=512,

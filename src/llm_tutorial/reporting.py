@@ -21,7 +21,8 @@ __all__ = ["ProgressLog", "describe", "prediction_table", "quiet", "setup_table"
 
 
 def quiet() -> None:
-    """Turn off the libraries' progress bars and notices, which differ from run to run; warnings of Python stay."""
+    """Turn off the libraries' progress bars and notices, which differ from run to run, and show tables uncut."""
+    pd.set_option("display.max_colwidth", None)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
@@ -32,13 +33,13 @@ def quiet() -> None:
 def setup_table(checkpoint: Checkpoint, device: Device) -> pd.DataFrame:
     """Return which checkpoint is used from which source on which device, and why."""
     return _table({
-        "checkpoint": checkpoint.name,
+        "data" if checkpoint.path.is_file() else "checkpoint": checkpoint.name,
         "revision": checkpoint.revision[:12],
         "source": checkpoint.source,
-        "because": checkpoint.reason,
+        "why this source": checkpoint.reason,
         "device": device.name,
         "precision of training": "bf16" if device.bf16 else "fp16" if device.fp16 else "fp32",
-        "since": device.reason,
+        "why this device": device.reason,
     })
 
 
@@ -63,13 +64,13 @@ def describe(model: nn.Module, name: str = "") -> pd.DataFrame:
 
 
 def prediction_table(predictions: Sequence[Prediction], digits: int = 3) -> pd.DataFrame:
-    """Return predictions as a table with rank, token, id and rounded probability."""
+    """Return predictions as a table with token, id and rounded probability, numbered by rank."""
     rows = [(repr(p.token), p.id, round(p.probability, digits)) for p in predictions]
-    return pd.DataFrame(rows, columns=["token", "id", "probability"], index=range(1, len(rows) + 1)).rename_axis("rank")
+    return pd.DataFrame(rows, columns=["token", "id", "probability"], index=range(1, len(rows) + 1))
 
 
 class ProgressLog(TrainerCallback):
-    """Print a line per logged step: losses, speed and the time left.
+    """Print a line per step that is logged during training: losses, speed and the time left.
 
     Args:
         tokens_per_step: to report tokens per second as well; None leaves it out.
@@ -83,6 +84,9 @@ class ProgressLog(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:  # noqa: ARG002 - the Trainer's signature
         self._began, self._first_step = time.perf_counter(), state.global_step
         print(f"training for {state.max_steps} steps", flush=True)
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:  # noqa: ARG002
+        self._began = 0.0
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ARG002
         logs = logs or {}

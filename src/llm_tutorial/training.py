@@ -143,7 +143,7 @@ def training_arguments(
         "per_device_eval_batch_size": 4 * preset.batch,
         "learning_rate": preset.learning_rate,
         "warmup_steps": preset.warmup,
-        "logging_steps": 10 if preset.max_steps else 50,
+        "logging_steps": 0.05,  # of all steps
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,

@@ -56,7 +56,7 @@ def test_the_prediction_table_ranks_from_one():
     table = prediction_table([Prediction(" a", 7, 0.98765), Prediction("b", 9, 0.01)], digits=2)
     pd.testing.assert_frame_equal(table, pd.DataFrame(
         {"token": ["' a'", "'b'"], "id": [7, 9], "probability": [0.99, 0.01]},
-        index=pd.RangeIndex(1, 3, name="rank")), check_index_type=False)
+        index=pd.RangeIndex(1, 3)), check_index_type=False)
 
 
 @pytest.mark.parametrize("tokens_per_step", [None, 64])
@@ -64,14 +64,17 @@ def test_progress_is_printed_per_logged_step(
     causal_lm, causal_tokenizer, chunks, tmp_path, capsys, tokens_per_step
 ):
     arguments = training_arguments("smoke", tmp_path, max_steps=4, logging_steps=2, eval_strategy="steps", eval_steps=4)
-    build_trainer(causal_lm, arguments, chunks, causal_tokenizer, preset="smoke",
-                  callbacks=[ProgressLog(tokens_per_step)]).train()
+    trainer = build_trainer(causal_lm, arguments, chunks, causal_tokenizer, preset="smoke",
+                            callbacks=[ProgressLog(tokens_per_step)])
+    trainer.train()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "training for 4 steps"
     assert [line.split("  loss")[0] for line in lines if "  loss" in line] == ["step     2 of 4", "step     4 of 4"]
     assert [line.split("  validation loss")[0] for line in lines if "validation" in line] == ["step     4 of 4"]
     assert all(("tokens/s" in line) == (tokens_per_step is not None) for line in lines[1:])
     assert lines[-1].endswith("0 s left")
+    trainer.evaluate()
+    assert capsys.readouterr().out == ""
 
 
 def test_quiet_turns_bars_and_notices_off():

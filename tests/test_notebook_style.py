@@ -101,6 +101,8 @@ def structure(notebook: dict, name: str) -> list[str]:
         found.append(f"the median code cell has {statistics.median(lengths):g} lines; at most 5 are asked for")
     found += [f"a code cell has {len(lines(cell))} lines, more than 25: {opening(cell)}"
               for cell in code if len(lines(cell)) > 25]
+    found += [f"a line of {len(line)} characters is cut off on the page: {line.strip()[:60]}"
+              for cell in code for line in lines(cell) if len(line) > 100]
     found += [f"an empty code cell follows cell {cells.index(cell)}" for cell in code if not lines(cell)]
     for kind, run in groupby(cells, key=lambda cell: cell["cell_type"]):
         run = list(run)
@@ -230,6 +232,7 @@ FLAWS = {
     "are markdown": lambda n: [n["cells"].insert(4, nbformat.v4.new_markdown_cell("x")) for _ in range(30)],
     "the median code cell": lambda n: break_cells(n, "a = 1\n" * 6 + "a", 10),
     "more than 25": lambda n: break_cells(n, "a = 1\n" * 26),
+    "is cut off on the page": lambda n: break_cells(n, "a = " + "1 + " * 30 + "1"),
     "an empty code cell": lambda n: break_cells(n, " \n"),
     "code cells in a row": lambda n: n["cells"].__delitem__(slice(4, 9, 2)),
     "the set-up cell has": lambda n: n["cells"][3].update(source="a = 1\n" * 6),

@@ -249,7 +249,7 @@ FLAWS = {
     "are not compared": lambda n: break_cells(n, "%%capture\nfigure()", 4),
     "cells with output are": lambda n: break_cells(n, "# NBVAL_IGNORE_OUTPUT\nfigure()", 4),
     "an absolute path ('/home/')": lambda n: break_cells(n, "open('/home/me/x')"),
-    "an absolute path ('/root')": lambda n: n["cells"][5]["outputs"][0]["data"].update({"text/plain": "'/root/x'"}),
+    "an absolute path ('/root')": lambda n: n["cells"][5]["outputs"][0]["data"].update({"text/plain": "'/root'"}),
     "an absolute path ('C": lambda n: break_cells(n, r"open('C:\Users')"),
     "a token": lambda n: n["cells"][4].update(source="hf_" + "a" * 12),
     "is not the first code cell": lambda n: n["cells"][5]["metadata"].update(tags=["colab-bootstrap"]),

@@ -17,7 +17,7 @@ from huggingface_hub import HfFileSystem
 from llm_tutorial import files, hub
 from llm_tutorial.checkpoints import Checkpoint, chosen_source
 
-__all__ = ["COLUMNS", "load_introductions", "load_texts", "load_wikipedia", "resolve_wikipedia"]
+__all__ = ["COLUMNS", "cut_at_sentence", "load_introductions", "load_texts", "load_wikipedia", "resolve_wikipedia"]
 
 COLUMNS = ["id", "url", "title", "text"]
 _REPOSITORY = "wikimedia/wikipedia"

@@ -141,11 +141,6 @@ def filter_logits(
     return logits
 
 
-def context_limit(model: PreTrainedModel) -> int:
-    """Return how many tokens the model has positions for."""
-    return model.config.max_position_embeddings
-
-
 def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, k: int) -> dict[str, torch.Tensor]:
     vocabulary = model.config.vocab_size
     if not 1 <= k <= vocabulary:
@@ -161,7 +156,7 @@ def _inputs(
     if not text.strip():
         raise ValueError("The text is empty: give the model at least one word.")
     inputs = tokenizer(text, return_tensors="pt", verbose=False)
-    count, limit = inputs["input_ids"].shape[1], context_limit(model)
+    count, limit = inputs["input_ids"].shape[1], model.config.max_position_embeddings
     if count + max_new_tokens > limit:
         new = f" and {max_new_tokens} new ones" if max_new_tokens else ""
         raise ValueError(f"The text has {count} tokens{new}, but the model reads at most {limit}: shorten it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -172,6 +173,8 @@ def load_gpt2_tokenizer() -> PreTrainedTokenizerBase:
         OSError: a bundled file is missing or damaged.
     """
     folder = files.data_folder() / "tokenizers" / "gpt2"
-    for file in ("vocab.json", "merges.txt"):
-        files.verified(folder / file)
-    return GPT2Tokenizer.from_pretrained(folder, model_max_length=1024)
+    vocabulary, merges = (files.verified(folder / name).read_text(encoding="utf-8")
+                          for name in ("vocab.json", "merges.txt"))
+    # The first line of merges.txt names its version.
+    pairs = [tuple(line.split(" ")) for line in merges.rstrip("\n").split("\n")[1:]]
+    return GPT2Tokenizer(vocab=json.loads(vocabulary), merges=pairs, model_max_length=1024)

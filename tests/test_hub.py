@@ -24,6 +24,7 @@ import transformers
 from hub_server import HubServer, Repository
 
 import llm_tutorial
+from llm_tutorial import files
 from llm_tutorial.checkpoints import _HUB_CHECKPOINTS, load_gpt2_tokenizer
 from llm_tutorial.corpus import _REPOSITORY, _REVISION, _STREAMED_ROWS
 
@@ -81,7 +82,7 @@ def write_gpt2(folder: Path) -> None:
     """Write the files of ``gpt2`` with its real tokenizer and a tiny model."""
     tokenizer = load_gpt2_tokenizer()
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    bundled = Path(tokenizer.name_or_path)
+    bundled = files.data_folder() / "tokenizers" / "gpt2"
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(bundled / name, folder / name)
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 1024}', encoding="utf-8")

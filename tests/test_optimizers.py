@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from llm_tutorial.optimizers import MuonAdamW, muon_parameter_groups, orthogonalize
+from llm_tutorial.optimizers import POLAR_EXPRESS, MuonAdamW, muon_parameter_groups, orthogonalize
 
+JORDAN = ((3.4445, -4.7750, 2.0315),) * 5  # those of torch.optim.Muon
 SHAPES = [(24, 24), (64, 16), (16, 64), (1, 8)]
 
 
@@ -38,7 +39,8 @@ def test_groups_without_muon_equal_torchs_adamw(weight_decay, betas):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_groups_with_muon_equal_torchs_muon(shape, weight_decay):
     ours, theirs = parameters(shape), parameters(shape)
-    run(MuonAdamW([{"params": ours, "lr": 0.02, "muon": True, "weight_decay": weight_decay}], bf16=True), ours, 5)
+    group = {"params": ours, "lr": 0.02, "muon": True, "weight_decay": weight_decay}
+    run(MuonAdamW([group], coefficients=JORDAN, momentum=0.95, bf16=True), ours, 5)
     options = {"adjust_lr_fn": "match_rms_adamw", "nesterov": True, "weight_decay": weight_decay}
     run(torch.optim.Muon(theirs, lr=0.02, **options), theirs, 5)
     moved = (theirs[0] - parameters(shape)[0]).norm()
@@ -48,17 +50,30 @@ def test_groups_with_muon_equal_torchs_muon(shape, weight_decay):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bf16", [False, True])
-def test_orthogonalize_keeps_the_singular_vectors_and_brings_the_values_near_one(shape, bf16):
+@pytest.mark.parametrize("coefficients", [JORDAN, POLAR_EXPRESS])
+def test_orthogonalize_keeps_the_singular_vectors_and_brings_the_values_near_one(shape, bf16, coefficients):
     matrix = parameters(shape)[0].detach()
-    result = orthogonalize(matrix, bf16=bf16)
+    result = orthogonalize(matrix, coefficients, bf16=bf16)
     assert (result.shape, result.dtype) == (matrix.shape, matrix.dtype)
     u, values, vt = torch.linalg.svd(matrix, full_matrices=False)
     inner = u.T @ result @ vt.T
-    # The smallest values need more than five steps.
+    # The smallest values need more steps.
     large = values > 0.1 * values[0]
     assert inner.diagonal()[large].min() > 0.5
     assert inner.diagonal().max() < 1.3
     assert (inner - inner.diagonal().diag()).abs().max() < (0.05 if bf16 else 1e-4)
+
+
+def test_the_polynomials_are_the_best_of_their_degree():
+    """A best approximation errs by as much, with alternating signs, once more often than it has coefficients."""
+    low, high = torch.tensor(0.01, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    for a, b, c in POLAR_EXPRESS:
+        x = torch.linspace(low, high, 100_001, dtype=torch.float64)
+        error = 1 - (a * x + b * x**3 + c * x**5)
+        turns = [error[0], error[1:-1].min(), error[1:-1].max(), error[-1]]
+        assert [turn.abs().item() for turn in turns] == pytest.approx([error.abs().max().item()] * 4, rel=1e-4)
+        low, high = 1 - error.max(), 1 - error.min()
+    assert (low, high) == (pytest.approx(0.73, abs=0.005), pytest.approx(1.27, abs=0.005))
 
 
 def test_a_matrix_without_gradient_signal_stays_finite():

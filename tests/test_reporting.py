@@ -12,8 +12,7 @@ from huggingface_hub.utils import are_progress_bars_disabled
 from llm_tutorial.checkpoints import Checkpoint
 from llm_tutorial.decoding import Prediction
 from llm_tutorial.device import Device
-from llm_tutorial.reporting import ProgressLog, describe, prediction_table, quiet, setup_table
-from llm_tutorial.training import build_trainer, training_arguments
+from llm_tutorial.reporting import describe, prediction_table, quiet, setup_table
 
 
 def gpt2_parameters(vocabulary: int, positions: int, width: int, layers: int) -> int:
@@ -57,24 +56,6 @@ def test_the_prediction_table_ranks_from_one():
     pd.testing.assert_frame_equal(table, pd.DataFrame(
         {"token": ["' a'", "'b'"], "id": [7, 9], "probability": [0.99, 0.01]},
         index=pd.RangeIndex(1, 3)), check_index_type=False)
-
-
-@pytest.mark.parametrize("tokens_per_step", [None, 64])
-def test_progress_is_printed_per_logged_step(
-    causal_lm, causal_tokenizer, chunks, tmp_path, capsys, tokens_per_step
-):
-    arguments = training_arguments("smoke", tmp_path, max_steps=4, logging_steps=2, eval_strategy="steps", eval_steps=4)
-    trainer = build_trainer(causal_lm, arguments, chunks, causal_tokenizer, preset="smoke",
-                            callbacks=[ProgressLog(tokens_per_step)])
-    trainer.train()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "training for 4 steps"
-    assert [line.split("  loss")[0] for line in lines if "  loss" in line] == ["step     2 of 4", "step     4 of 4"]
-    assert [line.split("  validation loss")[0] for line in lines if "validation" in line] == ["step     4 of 4"]
-    assert all(("tokens/s" in line) == (tokens_per_step is not None) for line in lines[1:])
-    assert lines[-1].endswith("0 s left")
-    trainer.evaluate()
-    assert capsys.readouterr().out == ""
 
 
 def test_quiet_turns_bars_and_notices_off():

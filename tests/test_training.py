@@ -12,16 +12,20 @@ from transformers import GPT2LMHeadModel, TrainingArguments
 from llm_tutorial.chunking import chunked_dataset
 from llm_tutorial.corpus import load_wikipedia
 from llm_tutorial.device import Device, pick_device, set_seed
+from llm_tutorial.evaluation import recitation
 from llm_tutorial.optimizers import MuonAdamW
+from llm_tutorial.presets import PRESETS, pick_preset
+from llm_tutorial.resuming import newest_checkpoint
 from llm_tutorial.training import (
-    PRESETS,
     _device_arguments,
     build_trainer,
     gpt2_config,
-    pick_preset,
+    new_model,
     preset_tokenizer,
     training_arguments,
 )
+
+ON_CUDA = {"optim": "adamw_torch_fused", "auto_find_batch_size": True}
 
 
 def loss_by_hand(model: GPT2LMHeadModel, rows: list[list[int]]) -> float:
@@ -95,21 +99,6 @@ def test_muon_and_its_schedule_pass_through_the_trainer(smoke):
     assert len(optimizer.state) == sum(len(group["params"]) for group in optimizer.param_groups)
 
 
-def test_an_interrupted_training_resumes_to_the_same_weights(causal_lm, causal_tokenizer, chunks, tmp_path):
-    start = {name: value.clone() for name, value in causal_lm.state_dict().items()}
-    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4}
-    trainer = tiny_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, **options)
-    trainer.train()
-    expected = {name: value.clone() for name, value in causal_lm.state_dict().items()}
-
-    causal_lm.load_state_dict(start)
-    trainer = tiny_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, **options)
-    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert [group["muon"] for group in trainer.optimizer.param_groups] == [True, False]
-    assert all(torch.equal(value, expected[name]) for name, value in causal_lm.state_dict().items())
-    assert not all(torch.equal(value, start[name]) for name, value in causal_lm.state_dict().items())
-
-
 def test_a_preset_without_muon_leaves_the_optimiser_to_the_trainer(causal_lm, causal_tokenizer, chunks, tmp_path):
     arguments = training_arguments("smoke", tmp_path)
     trainer = build_trainer(causal_lm, arguments, chunks, causal_tokenizer,
@@ -146,15 +135,94 @@ def test_overrides_go_before_the_preset(tmp_path):
 @pytest.mark.parametrize(("device", "expected"), [
     (Device("cpu", False, ""), {"use_cpu": True, "bf16": False}),
     (Device("cpu", True, ""), {"use_cpu": True, "bf16": True}),
-    (Device("cuda", True, ""), {"bf16": True, "fp16": False, "tf32": True}),
-    (Device("cuda", False, "", fp16=True), {"bf16": False, "fp16": True, "tf32": False}),
-    (Device("cuda", False, ""), {"bf16": False, "fp16": False, "tf32": False}),
+    (Device("cuda", True, ""), {"bf16": True, "fp16": False, "tf32": True} | ON_CUDA),
+    (Device("cuda", False, "", fp16=True), {"bf16": False, "fp16": True, "tf32": False} | ON_CUDA),
+    (Device("cuda", False, ""), {"bf16": False, "fp16": False, "tf32": False} | ON_CUDA),
     (Device("mps", False, ""), {}),
 ])
 def test_each_device_gets_its_keys(device, expected):
     arguments = _device_arguments(device)
     assert arguments == expected
     assert set(arguments) <= set(inspect.signature(TrainingArguments).parameters)
+
+
+def test_the_full_size_preset_is_gpt2(tmp_path):
+    tokenizer = preset_tokenizer("cuda", [])
+    with torch.device("meta"):
+        model = new_model("cuda", tokenizer)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808 - (1024 - 128) * 768
+    assert training_arguments("cuda", tmp_path).per_device_train_batch_size == 8
+    assert PRESETS["cuda"].muon_lr is None
+
+
+def test_a_training_that_runs_out_of_memory_goes_on_with_half_the_batch(
+    causal_lm, causal_tokenizer, chunks, tmp_path, monkeypatch
+):
+    sizes, forward = [], causal_lm.forward
+
+    def forward_in_little_memory(*args, input_ids, **kwargs):
+        sizes.append(len(input_ids))
+        if len(input_ids) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(*args, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(causal_lm, "forward", forward_in_little_memory)
+    arguments = training_arguments("smoke", tmp_path, per_device_train_batch_size=8, auto_find_batch_size=True,
+                                   eval_strategy="no", max_steps=2)
+    trainer = build_trainer(causal_lm, arguments, chunks, causal_tokenizer,
+                            preset=dataclasses.replace(PRESETS["smoke"], muon_lr=None))
+    trainer.train()
+    assert sizes[0] == 8
+    assert sizes[-1] <= 3
+    assert trainer.state.global_step == 2
+
+
+def test_new_models_embeddings_start_as_far_apart_as_the_preset_says(causal_tokenizer):
+    wide = dataclasses.replace(PRESETS["smoke"], embedding_std=0.1)
+    for preset, std in ((wide, 0.1), ("smoke", 0.02)):
+        set_seed(0)
+        parts = new_model(preset, causal_tokenizer).transformer
+        assert parts.wte.weight.std().item() == pytest.approx(std, rel=0.05)
+        assert parts.wpe.weight.std().item() == pytest.approx(std, rel=0.05)
+        assert parts.h[0].mlp.c_fc.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_no_more_than_64_validation_chunks_are_watched(causal_lm, causal_tokenizer, chunks, tmp_path):
+    many = DatasetDict({"train": chunks["train"], "valid": Dataset.from_dict({"input_ids": [[i] * 4 for i in
+                                                                                              range(130)]})})
+    watched = tiny_trainer(causal_lm, many, causal_tokenizer, tmp_path).eval_dataset["input_ids"][:]
+    assert watched == [[i] * 4 for i in range(0, 130, 3)]
+    assert len(tiny_trainer(causal_lm, chunks, causal_tokenizer, tmp_path).eval_dataset) == 7
+
+
+def test_the_preset_decides_when_to_stop(causal_lm, causal_tokenizer, tmp_path):
+    ids = torch.randint(1, 288, (8, 40), generator=torch.Generator().manual_seed(0)).tolist()
+    same = DatasetDict({split: Dataset.from_dict({"input_ids": ids}) for split in ("train", "valid")})
+    arguments = training_arguments("smoke", tmp_path, max_steps=200, learning_rate=2e-2, logging_steps=2,
+                                   lr_scheduler_type="constant", per_device_train_batch_size=8, eval_strategy="no")
+    trainer = build_trainer(causal_lm, arguments, same, causal_tokenizer,
+                            preset=dataclasses.replace(PRESETS["smoke"], stop_at=0.5))
+    trainer.train()
+    assert 0 < trainer.state.global_step < 200
+    assert recitation(causal_lm, ids).exact_match >= 0.5
+
+
+def test_a_training_with_numbers_out_of_bounds_stops(causal_lm, causal_tokenizer, chunks, tmp_path):
+    trainer = tiny_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"at step \d+ of 20, with the learning rate"):
+        trainer.train()
+
+
+def test_checkpoints_get_a_manifest_and_their_folder_belongs_to_one_run(
+    causal_lm, causal_tokenizer, chunks, tmp_path
+):
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "per_device_train_batch_size": 4}
+    tiny_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, **saving).train()
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    other = build_trainer(causal_lm, training_arguments("smoke", tmp_path, **saving), chunks, causal_tokenizer,
+                          preset=dataclasses.replace(PRESETS["smoke"], muon_lr=0.1))
+    with pytest.raises(ValueError, match=r"belongs to a different run: optimizer\.0\.lr is 0\.005 there and 0\.1 here"):
+        other.train()
 
 
 def test_a_device_picks_the_preset_of_its_name():

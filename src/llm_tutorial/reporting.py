@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 
 import datasets
@@ -11,13 +10,12 @@ import pandas as pd
 import transformers
 from huggingface_hub.utils import disable_progress_bars
 from torch import nn
-from transformers import TrainerCallback
 
 from llm_tutorial.checkpoints import Checkpoint
 from llm_tutorial.decoding import Prediction
 from llm_tutorial.device import Device
 
-__all__ = ["ProgressLog", "describe", "prediction_table", "quiet", "setup_table"]
+__all__ = ["describe", "prediction_table", "quiet", "setup_table"]
 
 
 def quiet() -> None:
@@ -67,39 +65,6 @@ def prediction_table(predictions: Sequence[Prediction], digits: int = 3) -> pd.D
     """Return predictions as a table with token, id and rounded probability, numbered by rank."""
     rows = [(repr(p.token), p.id, round(p.probability, digits)) for p in predictions]
     return pd.DataFrame(rows, columns=["token", "id", "probability"], index=range(1, len(rows) + 1))
-
-
-class ProgressLog(TrainerCallback):
-    """Print a line per step that is logged during training: losses, speed and the time left.
-
-    Args:
-        tokens_per_step: to report tokens per second as well; None leaves it out.
-    """
-
-    def __init__(self, tokens_per_step: int | None = None) -> None:
-        self.tokens_per_step = tokens_per_step
-        self._began = 0.0
-        self._first_step = 0
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:  # noqa: ARG002 - the Trainer's signature
-        self._began, self._first_step = time.perf_counter(), state.global_step
-        print(f"training for {state.max_steps} steps", flush=True)
-
-    def on_train_end(self, args, state, control, **kwargs) -> None:  # noqa: ARG002
-        self._began = 0.0
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ARG002
-        logs = logs or {}
-        losses = [f"{label} {logs[key]:.3f}" for key, label in (("loss", "loss"), ("eval_loss", "validation loss"))
-                  if key in logs]
-        if not losses or not self._began:
-            return
-        seconds = time.perf_counter() - self._began
-        done = state.global_step - self._first_step
-        left = seconds / max(done, 1) * (state.max_steps - state.global_step)
-        speed = f"  {done * self.tokens_per_step / seconds:,.0f} tokens/s" if self.tokens_per_step else ""
-        print(f"step {state.global_step:>5} of {state.max_steps}  {'  '.join(losses)}{speed}  "
-              f"{seconds:.0f} s, {left:.0f} s left", flush=True)
 
 
 def _table(facts: dict[str, object], name: str = "") -> pd.DataFrame:

@@ -1,14 +1,14 @@
-"""Presets for pre-training a GPT-2 from scratch, and the Trainer set-up around them."""
+"""Pre-training a GPT-2 from scratch: tokenizer, configuration, arguments and Trainer of a preset."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
+import torch
 import transformers
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import (
     DataCollatorForLanguageModeling,
     GPT2Config,
@@ -19,64 +19,16 @@ from transformers import (
     TrainingArguments,
 )
 
+from llm_tutorial.callbacks import StopWhenRecited
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
 from llm_tutorial.device import Device, pick_device
 from llm_tutorial.optimizers import MuonAdamW, muon_parameter_groups
+from llm_tutorial.presets import Preset, pick_preset
+from llm_tutorial.resuming import CheckpointGuard, FiniteLoss, run_configuration
 
-__all__ = ["PRESETS", "Preset", "build_trainer", "gpt2_config", "pick_preset", "preset_tokenizer",
-           "training_arguments"]
+__all__ = ["build_trainer", "gpt2_config", "new_model", "preset_tokenizer", "training_arguments"]
 
-
-@dataclass(frozen=True)
-class Preset:
-    """One recipe: how large the model is and how it is trained.
-
-    Attributes:
-        vocabulary: entries of a tokenizer trained on the texts themselves; None for GPT-2's own 50,257.
-        muon_lr: Muon's learning rate for the matrices inside the blocks; None trains everything with AdamW.
-        dropout: GPT-2's default of 0.1 works against memorising.
-        max_steps: stop after so many steps; None trains all ``epochs``.
-    """
-
-    name: str
-    layers: int
-    width: int
-    heads: int
-    batch: int
-    epochs: int
-    learning_rate: float
-    vocabulary: int | None = None
-    muon_lr: float | None = None
-    dropout: float = 0.0
-    warmup: float = 0.05
-    context_length: int = 128
-    max_steps: int | None = None
-
-
-PRESETS = {preset.name: preset for preset in (
-    # From 50 documents in a few minutes on two cores: shallow, wide, a small vocabulary, Muon.
-    Preset("cpu", layers=2, width=384, heads=6, batch=8, epochs=8, learning_rate=3e-3, muon_lr=5e-3, vocabulary=4096),
-    # The full GPT-2 (124 M parameters) with the library's optimiser.
-    Preset("cuda", layers=12, width=768, heads=12, batch=8, epochs=60, learning_rate=1e-4),
-    Preset("mps", layers=6, width=384, heads=6, batch=8, epochs=30, learning_rate=1e-3, vocabulary=8192),
-    # For tests: it only has to run.
-    Preset("smoke", layers=2, width=64, heads=2, batch=4, epochs=1, learning_rate=2e-3, muon_lr=5e-3, vocabulary=512,
-           max_steps=20),
-)}
-
-
-def pick_preset(preset: str | Preset | Device) -> Preset:
-    """Return the preset of this name, or the one made for this device; a ``Preset`` is returned as it is.
-
-    Raises:
-        ValueError: there is no preset of this name.
-    """
-    if isinstance(preset, Preset):
-        return preset
-    name = preset.name if isinstance(preset, Device) else preset
-    if name not in PRESETS:
-        raise ValueError(f"Unknown preset {name!r}: use one of {', '.join(PRESETS)}.")
-    return PRESETS[name]
+WATCHED_CHUNKS = 64
 
 
 def preset_tokenizer(preset: str | Preset, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -121,6 +73,23 @@ def gpt2_config(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT
     )
 
 
+def new_model(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
+    """Return an untrained GPT-2 of the preset's size, with random weights; seed before, to have the same again.
+
+    Small models learn tokens by heart sooner when the embeddings of tokens and positions differ more from the start
+    than GPT-2's do.
+
+    Raises:
+        ValueError: unknown preset.
+    """
+    preset = pick_preset(preset)
+    model = GPT2LMHeadModel(gpt2_config(preset, tokenizer))
+    if preset.embedding_std is not None:
+        for embedding in (model.transformer.wte, model.transformer.wpe):
+            torch.nn.init.normal_(embedding.weight, std=preset.embedding_std)
+    return model
+
+
 def training_arguments(
     preset: str | Preset, output_dir: str | os.PathLike[str], *, device: Device | None = None, **overrides: Any
 ) -> TrainingArguments:
@@ -144,7 +113,11 @@ def training_arguments(
         "learning_rate": preset.learning_rate,
         "warmup_steps": preset.warmup,
         "logging_steps": 0.05,  # of all steps
+        "logging_nan_inf_filter": False,  # by default a loss of NaN is replaced by the mean of the others
+        "eval_strategy": "steps",
+        "eval_steps": 0.1,
         "save_strategy": "no",
+        "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
     }
@@ -162,9 +135,14 @@ def build_trainer(
 ) -> Trainer:
     """Return a Trainer for ``datasets["train"]`` and ``datasets["valid"]`` with the preset's optimiser.
 
+    While it trains, the validation loss is taken on at most 64 chunks spread over ``datasets["valid"]``.  It stops when
+    the preset's share of the training chunks is recited, and raises FloatingPointError at the first step that makes
+    weights or losses infinite or NaN.  If ``arguments`` save checkpoints, each gets a manifest, and the output folder
+    is refused where it belongs to another run: see ``llm_tutorial.resuming``.
+
     Raises:
-        ValueError: unknown preset, no training chunk, chunks longer than the model's positions, or token ids beyond
-            the model's vocabulary.
+        ValueError: unknown preset, no training chunk, chunks longer than the model's positions, token ids beyond
+            the model's vocabulary, or an output folder that belongs to another configuration.
     """
     preset = pick_preset(preset)
     _check_chunks(model, datasets)
@@ -180,12 +158,16 @@ def build_trainer(
         args=arguments,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         train_dataset=datasets["train"],
-        eval_dataset=datasets["valid"],
+        eval_dataset=_spread(datasets["valid"], WATCHED_CHUNKS),
         processing_class=tokenizer,
         optimizers=(optimizer, None),
-        callbacks=list(callbacks),
+        callbacks=[FiniteLoss(), *callbacks],
     )
     trainer.remove_callback(transformers.PrinterCallback)
+    if preset.stop_at is not None:
+        trainer.add_callback(StopWhenRecited(datasets["train"]["input_ids"][:], preset.stop_at))
+    if arguments.save_strategy != "no":
+        trainer.add_callback(CheckpointGuard(run_configuration(model, arguments, datasets, tokenizer, optimizer)))
     return trainer
 
 
@@ -193,8 +175,16 @@ def _device_arguments(device: Device) -> dict[str, Any]:
     if device.name == "cpu":
         return {"use_cpu": True, "bf16": device.bf16}
     if device.name == "cuda":
-        return {"bf16": device.bf16, "fp16": device.fp16, "tf32": device.bf16}
+        # tf32 exists from compute capability 8 on, as fast bf16 does; the batch is halved until it fits into memory.
+        return {"bf16": device.bf16, "fp16": device.fp16, "tf32": device.bf16, "optim": "adamw_torch_fused",
+                "auto_find_batch_size": True}
     return {}
+
+
+def _spread(chunks: Dataset, at_most: int) -> Dataset:
+    """At most so many of the chunks, evenly spaced."""
+    step = -(-len(chunks) // at_most)
+    return chunks.select(range(0, len(chunks), step))
 
 
 def _check_chunks(model: GPT2LMHeadModel, datasets: DatasetDict) -> None:

@@ -24,10 +24,11 @@ from transformers import (
 )
 
 from llm_tutorial import resuming
+from llm_tutorial.callbacks import FiniteLoss
 from llm_tutorial.device import Device
 from llm_tutorial.optimizers import MuonAdamW
 from llm_tutorial.presets import PRESETS
-from llm_tutorial.resuming import CheckpointGuard, FiniteLoss, newest_checkpoint, run_configuration
+from llm_tutorial.resuming import CheckpointGuard, newest_checkpoint, run_configuration
 from llm_tutorial.training import build_trainer, training_arguments
 
 LAST_STEP = 8
@@ -82,7 +83,7 @@ class KillAtStep(TrainerCallback):
     def __init__(self, step):
         self.step = step
 
-    def on_step_end(self, args, state, control, **kwargs):  # noqa: ARG002
+    def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             kill()
 
@@ -196,7 +197,7 @@ def test_a_run_that_is_killed_and_resumed_equals_one_that_is_not(
     folder, steps = killed / scenario, []
 
     class Watch(TrainerCallback):
-        def on_step_begin(self, args, state, control, **kwargs):  # noqa: ARG002
+        def on_step_begin(self, args, state, control, **kwargs):
             steps.append(state.global_step)
 
     trainer = train(folder, causal_tokenizer, Watch())
@@ -466,7 +467,7 @@ class Poison(TrainerCallback):
     def __init__(self, damage):
         self.damage = damage
 
-    def on_step_begin(self, args, state, control, model=None, **kwargs):  # noqa: ARG002
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
         if state.global_step == 2:
             self.damage(model.transformer)
 

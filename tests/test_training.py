@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from torch.nn.functional import cross_entropy
-from transformers import GPT2LMHeadModel, TrainingArguments
+from transformers import GPT2LMHeadModel, TrainerCallback, TrainingArguments
 
 from llm_tutorial.chunking import chunked_dataset
 from llm_tutorial.corpus import load_wikipedia
@@ -187,11 +187,11 @@ def test_new_models_embeddings_start_as_far_apart_as_the_preset_says(causal_toke
         assert parts.h[0].mlp.c_fc.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-def test_no_more_than_64_validation_chunks_are_watched(causal_lm, causal_tokenizer, chunks, tmp_path):
+def test_no_more_than_32_validation_chunks_are_watched(causal_lm, causal_tokenizer, chunks, tmp_path):
     many = DatasetDict({"train": chunks["train"], "valid": Dataset.from_dict({"input_ids": [[i] * 4 for i in
                                                                                               range(130)]})})
     watched = tiny_trainer(causal_lm, many, causal_tokenizer, tmp_path).eval_dataset["input_ids"][:]
-    assert watched == [[i] * 4 for i in range(0, 130, 3)]
+    assert watched == [[i] * 4 for i in range(0, 130, 5)]
     assert len(tiny_trainer(causal_lm, chunks, causal_tokenizer, tmp_path).eval_dataset) == 7
 
 
@@ -223,6 +223,35 @@ def test_checkpoints_get_a_manifest_and_their_folder_belongs_to_one_run(
                           preset=dataclasses.replace(PRESETS["smoke"], muon_lr=0.1))
     with pytest.raises(ValueError, match=r"belongs to a different run: optimizer\.0\.lr is 0\.005 there and 0\.1 here"):
         other.train()
+
+
+class InterruptOnce(TrainerCallback):
+    """What pressing stop in a notebook does."""
+
+    done = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3 and not self.done:
+            self.done = True
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_trainer_goes_on_where_it_was(causal_lm, causal_tokenizer, chunks, tmp_path):
+    start = {name: value.clone() for name, value in causal_lm.state_dict().items()}
+    options = {"max_steps": 6, "logging_steps": 2, "save_strategy": "steps", "save_steps": 2,
+               "per_device_train_batch_size": 4}
+    whole = tiny_trainer(causal_lm, chunks, causal_tokenizer, tmp_path / "whole", **options)
+    whole.train()
+    expected = {name: value.clone() for name, value in causal_lm.state_dict().items()}
+    causal_lm.load_state_dict(start)
+    stopped = tiny_trainer(causal_lm, chunks, causal_tokenizer, tmp_path / "stopped", **options)
+    stopped.add_callback(InterruptOnce())
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    stopped.train(resume_from_checkpoint=newest_checkpoint(tmp_path / "stopped"))
+    assert all(torch.equal(value, expected[name]) for name, value in causal_lm.state_dict().items())
+    losses = [[entry.get("loss") for entry in trainer.state.log_history] for trainer in (whole, stopped)]
+    assert losses[0] == losses[1]
 
 
 def test_a_device_picks_the_preset_of_its_name():

@@ -143,7 +143,7 @@ def _trained(
         trainer.train()
         seconds = time.perf_counter() - began
         loss = trainer.evaluate(setting.chunks["train"])["eval_loss"]
-    recited = recitation(model, setting.chunks["train"]["input_ids"][:])
+    recited = recitation(model, setting.chunks["train"]["input_ids"][:], tokenizer=setting.tokenizer)
     reached = [clock.logged[step] - began for step, share in (checks.shares if checks else []) if share >= RECITED]
     if checks is None and recited.exact_match >= RECITED:
         reached = [seconds]
@@ -182,7 +182,7 @@ def _project_full_size(
 
 
 class _Clock(TrainerCallback):
-    """When each step ended, and when what is done at a logged step was done."""
+    """When each step ended, and when all was done that is done after a training loss is logged."""
 
     def __init__(self) -> None:
         self.ends: dict[int, float] = {}
@@ -191,8 +191,9 @@ class _Clock(TrainerCallback):
     def on_step_end(self, args, state, control, **_) -> None:
         self.ends[state.global_step] = time.perf_counter()
 
-    def on_log(self, args, state, control, **_) -> None:
-        self.logged[state.global_step] = time.perf_counter()
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        if "loss" in (logs or {}):  # other logs follow, those of evaluations
+            self.logged[state.global_step] = time.perf_counter()
 
 
 class _Lines(TrainerCallback):

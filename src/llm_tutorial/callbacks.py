@@ -1,18 +1,20 @@
-"""What happens while a model trains: the curve that is shown, and the moment when it knows its text by heart."""
+"""What happens while a model trains: the curve that is shown, and the stop when it recites or its numbers explode."""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llm_tutorial.evaluation import recited_share
 from llm_tutorial.plots import Figure, lines
 
-__all__ = ["StopWhenRecited", "TrainingProgress"]
+__all__ = ["FiniteLoss", "StopWhenRecited", "TrainingProgress"]
 
 SECONDS_BETWEEN_PICTURES = 3.0  # a picture takes a tenth of a second that the training does not get
 
@@ -144,6 +146,47 @@ class StopWhenRecited(TrainerCallback):
             self.shares.append((state.global_step, recited_share(model, self.chunks)))
             if self.shares[-1][1] >= self.share:
                 control.should_training_stop = True
+
+
+class FiniteLoss(TrainerCallback):
+    """Stop a training whose weights or losses are not finite, before a checkpoint keeps them.
+
+    Weights rather than gradients: with fp16 a step with infinite gradients is skipped and does no harm.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Raise ValueError if the Trainer hides losses that are not finite."""
+        if args.logging_nan_inf_filter:
+            raise ValueError("logging_nan_inf_filter=True, the library's default, logs the mean of earlier losses in "
+                             "place of NaN: set it to False in the training arguments.")
+
+    def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:
+        """Raise FloatingPointError if weights are not finite."""
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        if not (control.should_save or control.should_training_stop):
+            # The last norm is downstream of all: it has a NaN gradient whenever the loss of a single token is NaN.
+            weights = [weight for weight in weights if weight.ndim == 1][-1:] or weights
+        if not all(weight.isfinite().all() for weight in weights):
+            raise _not_finite("A weight", args, state, optimizer)
+
+    on_epoch_end = on_step_end
+
+    def on_log(self, args, state, control, logs=None, optimizer=None, **kwargs) -> None:
+        """Raise FloatingPointError if a logged loss is not finite."""
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite((logs or {}).get(name, 0.0)):
+                raise _not_finite(f"{name}={logs[name]}", args, state, optimizer)
+
+
+def _not_finite(what: str, args: TrainingArguments, state: Any, optimizer: Any) -> FloatingPointError:
+    groups = optimizer.param_groups if optimizer else [{"lr": args.learning_rate}]
+    rates = sorted({group.get("initial_lr", group["lr"]) for group in groups})
+    precision = ", or in fp32 rather than fp16" if args.fp16 else ""
+    return FloatingPointError(
+        f"{what} is not finite at step {state.global_step} of {state.max_steps}, with the learning rate "
+        f"{' and '.join(f'{rate:g}' for rate in rates)}. Train again in another output_dir with a third of it "
+        f"({' and '.join(f'{rate / 3:.2g}' for rate in rates)}){precision}. Checkpoints in {args.output_dir} are from "
+        "before this step.")
 
 
 def _in_notebook() -> bool:

@@ -40,7 +40,7 @@ class Figure:
     png: bytes
     alt: str
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:  # noqa: ARG002 - IPython's signature
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": f"Figure: {self.alt}"}
         return data, {"image/png": {"alt": self.alt}}
 

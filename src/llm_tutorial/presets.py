@@ -17,6 +17,7 @@ class Preset:
         vocabulary: entries of a tokenizer trained on the texts themselves; None for GPT-2's own 50,257.
         muon_lr: Muon's learning rate for the matrices inside the blocks; None trains everything with AdamW.
         embedding_std: standard deviation of the embeddings before training; None leaves GPT-2's 0.02.
+        activation, attention: names of the library for how a step is computed, not for what.
         dropout: GPT-2's default of 0.1 works against memorising.
         max_steps: stop after so many steps; None trains all ``epochs``.
         stop_at: stop earlier once this share of the training chunks is recited; None never checks.
@@ -32,6 +33,8 @@ class Preset:
     vocabulary: int | None = None
     muon_lr: float | None = None
     embedding_std: float | None = None
+    activation: str = "gelu_new"
+    attention: str = "sdpa"
     dropout: float = 0.0
     warmup: float = 0.05
     context_length: int = 128
@@ -42,11 +45,13 @@ class Preset:
 PRESETS = {preset.name: preset for preset in (
     # 50 documents by heart in half a minute on two cores: a small model and few steps, each of which goes far.
     Preset("cpu", layers=2, width=256, heads=4, vocabulary=4096, embedding_std=0.1,
+           activation="gelu_pytorch_tanh", attention="eager",
            batch=16, epochs=7, learning_rate=1e-2, muon_lr=2e-2, stop_at=0.95),
     # The full GPT-2 (124 M parameters) with the library's optimiser.
     Preset("cuda", layers=12, width=768, heads=12, batch=8, epochs=100, learning_rate=1e-4, stop_at=0.95),
     # The recipe of the CPU, in fp32.
     Preset("mps", layers=2, width=256, heads=4, vocabulary=4096, embedding_std=0.1,
+           activation="gelu_pytorch_tanh", attention="eager",
            batch=16, epochs=7, learning_rate=1e-2, muon_lr=2e-2, stop_at=0.95),
     # For tests: it only has to run.
     Preset("smoke", layers=2, width=64, heads=2, vocabulary=512,

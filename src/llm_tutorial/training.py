@@ -19,16 +19,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from llm_tutorial.callbacks import StopWhenRecited
+from llm_tutorial.callbacks import FiniteLoss, StopWhenRecited
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
 from llm_tutorial.device import Device, pick_device
 from llm_tutorial.optimizers import MuonAdamW, muon_parameter_groups
 from llm_tutorial.presets import Preset, pick_preset
-from llm_tutorial.resuming import CheckpointGuard, FiniteLoss, run_configuration
+from llm_tutorial.resuming import CheckpointGuard, run_configuration
 
 __all__ = ["build_trainer", "gpt2_config", "new_model", "preset_tokenizer", "training_arguments"]
 
-WATCHED_CHUNKS = 64
+WATCHED_CHUNKS = 32
 
 
 def preset_tokenizer(preset: str | Preset, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -64,6 +64,8 @@ def gpt2_config(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT
         n_embd=preset.width,
         n_layer=preset.layers,
         n_head=preset.heads,
+        activation_function=preset.activation,
+        attn_implementation=preset.attention,
         resid_pdrop=preset.dropout,
         embd_pdrop=preset.dropout,
         attn_pdrop=preset.dropout,
@@ -135,14 +137,14 @@ def build_trainer(
 ) -> Trainer:
     """Return a Trainer for ``datasets["train"]`` and ``datasets["valid"]`` with the preset's optimiser.
 
-    While it trains, the validation loss is taken on at most 64 chunks spread over ``datasets["valid"]``.  It stops when
+    While it trains, the validation loss is taken on at most 32 chunks spread over ``datasets["valid"]``.  It stops when
     the preset's share of the training chunks is recited, and raises FloatingPointError at the first step that makes
-    weights or losses infinite or NaN.  If ``arguments`` save checkpoints, each gets a manifest, and the output folder
-    is refused where it belongs to another run: see ``llm_tutorial.resuming``.
+    weights or losses infinite or NaN.  If ``arguments`` save checkpoints, each gets a manifest, and ``train()`` raises
+    ValueError where the output folder belongs to another run: see ``llm_tutorial.resuming``.
 
     Raises:
-        ValueError: unknown preset, no training chunk, chunks longer than the model's positions, token ids beyond
-            the model's vocabulary, or an output folder that belongs to another configuration.
+        ValueError: unknown preset, no training chunk, chunks longer than the model's positions, or token ids beyond
+            the model's vocabulary.
     """
     preset = pick_preset(preset)
     _check_chunks(model, datasets)
@@ -161,11 +163,12 @@ def build_trainer(
         eval_dataset=_spread(datasets["valid"], WATCHED_CHUNKS),
         processing_class=tokenizer,
         optimizers=(optimizer, None),
-        callbacks=[FiniteLoss(), *callbacks],
+        callbacks=list(callbacks),
     )
     trainer.remove_callback(transformers.PrinterCallback)
     if preset.stop_at is not None:
         trainer.add_callback(StopWhenRecited(datasets["train"]["input_ids"][:], preset.stop_at))
+    trainer.add_callback(FiniteLoss())
     if arguments.save_strategy != "no":
         trainer.add_callback(CheckpointGuard(run_configuration(model, arguments, datasets, tokenizer, optimizer)))
     return trainer

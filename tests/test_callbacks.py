@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from transformers import TrainerState
 
 from llm_tutorial import callbacks
 from llm_tutorial.callbacks import StopWhenRecited, TrainingProgress
@@ -75,6 +76,22 @@ def test_the_live_figure_is_drawn_again_and_ends_with_the_last_step(
     assert "tokens/s; training loss " in figures[-1].alt
     assert "validation loss " in figures[-1].alt
     assert capsys.readouterr().out == ""
+
+
+def test_a_resumed_training_shows_the_whole_curve_in_one_process_only(monkeypatch, shown):
+    drawn = []
+    monkeypatch.setattr(callbacks, "lines", lambda curves, **_: drawn.append(curves))
+    state = TrainerState(global_step=4, max_steps=8, log_history=[
+        {"step": 2, "loss": 3.0}, {"step": 2, "eval_loss": 4.0}, {"step": 4, "loss": 2.0}])
+    progress = TrainingProgress(live=True)
+    state.is_world_process_zero = False
+    progress.on_train_begin(None, state, None)
+    progress.on_log(None, state, None, logs={"loss": 2.0})
+    assert (shown, drawn) == ([], [])
+    state.is_world_process_zero = True
+    progress.on_train_begin(None, state, None)
+    progress.on_log(None, state, None, logs={"loss": 2.0})
+    assert drawn == [{"training loss": ([2, 4], [3.0, 2.0]), "validation loss": ([2], [4.0])}]
 
 
 def test_pictures_keep_their_distance(causal_lm, causal_tokenizer, chunks, tmp_path, monkeypatch, shown):

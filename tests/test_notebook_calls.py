@@ -26,7 +26,8 @@ def parameters(function) -> set[str]:
 
 def declared(config: type) -> set[str]:
     """Return the fields of a configuration class; its constructor ignores keywords it does not know."""
-    return set(config().to_dict()) | set(config.attribute_map)
+    taken = {"attn_implementation"} if hasattr(config, "_attn_implementation") else set()  # it keeps it out of the dict
+    return set(config().to_dict()) | set(config.attribute_map) | taken
 
 
 TRAINING = parameters(transformers.TrainingArguments.__init__)

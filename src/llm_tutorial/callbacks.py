@@ -1,4 +1,4 @@
-"""What happens while a model trains: the curve that is shown, and the stop when it recites or its numbers explode."""
+"""What happens while a model trains: the curve that is shown, the stop when it recites, the stop at NaN."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from llm_tutorial.plots import Figure, lines
 
 __all__ = ["FiniteLoss", "StopWhenRecited", "TrainingProgress"]
 
+LOSSES = {"loss": "training loss", "eval_loss": "validation loss"}
 SECONDS_BETWEEN_PICTURES = 3.0  # a picture takes a tenth of a second that the training does not get
 
 
@@ -33,7 +34,6 @@ class TrainingProgress(TrainerCallback):
     def __init__(self, tokens_per_step: int | None = None, *, live: bool | None = None) -> None:
         self.tokens_per_step = tokens_per_step
         self.live = _in_notebook() if live is None else live
-        self._curves: dict[str, tuple[list[int], list[float]]] = {}
         self._began = 0.0
         self._first_step = 0
         self._row: dict[str, float] = {}
@@ -42,8 +42,10 @@ class TrainingProgress(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         """Start the clock, and the figure or the table."""
+        self._row, self._handle, self._drawn_at, self._began = {}, None, 0.0, 0.0
+        if not state.is_world_process_zero:  # one of several processes is enough
+            return
         self._began, self._first_step = time.perf_counter(), state.global_step
-        self._curves, self._row, self._handle, self._drawn_at = {}, {}, None, 0.0
         start = f"training from step {state.global_step} to at most {state.max_steps}"
         if self.live:
             from IPython.display import display
@@ -56,14 +58,9 @@ class TrainingProgress(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                logs: dict[str, float] | None = None, **_) -> None:
         """Take note of the losses; ``evaluate()`` after the training logs too, which is no progress to show."""
-        losses = {name: logs[key] for key, name in (("loss", "training loss"), ("eval_loss", "validation loss"))
-                  if key in (logs or {})}
+        losses = {name: logs[key] for key, name in LOSSES.items() if key in (logs or {})}
         if not self._began or not losses:
             return
-        for name, loss in losses.items():
-            steps, values = self._curves.setdefault(name, ([], []))
-            steps.append(state.global_step)
-            values.append(loss)
         self._row |= losses
         if self.live and time.perf_counter() - self._drawn_at > SECONDS_BETWEEN_PICTURES:
             self._draw(state)
@@ -75,7 +72,7 @@ class TrainingProgress(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         """Show the last state."""
-        if self._curves and self.live:
+        if self._row and self.live:
             self._draw(state)
         elif self._row:
             self._print_row(state)
@@ -89,8 +86,7 @@ class TrainingProgress(TrainerCallback):
 
     def _print_row(self, state: TrainerState) -> None:
         seconds, left, speed = self._speed(state)
-        losses = [f"{self._row[name]:.3f}" if name in self._row else ""
-                  for name in ("training loss", "validation loss")]
+        losses = [f"{self._row[name]:.3f}" if name in self._row else "" for name in LOSSES.values()]
         print(f"{state.global_step:>6}  {losses[0]:>13}  {losses[1]:>15}  "
               f"{f'{speed:,.0f}' if speed else '':>8}  {seconds:>7.0f}  {left:>5.0f}", flush=True)
         self._row = {}
@@ -104,8 +100,12 @@ class TrainingProgress(TrainerCallback):
         text = f"Step {state.global_step} of at most {state.max_steps}; {seconds:.0f} s gone, {left:.0f} s left"
         if speed:
             text += f"; {speed:,.0f} tokens/s"
-        values = ", ".join(f"{name} {losses[-1]:.2f}" for name, (_, losses) in self._curves.items())
-        return lines(self._curves, xlabel="step", ylabel="cross-entropy (nats per token)", caption=text,
+        curves = {}  # from the log, which holds what was logged before an interruption too
+        for key, name in LOSSES.items():
+            if entries := [entry for entry in state.log_history if key in entry]:
+                curves[name] = [entry["step"] for entry in entries], [entry[key] for entry in entries]
+        values = ", ".join(f"{name} {losses[-1]:.2f}" for name, (_, losses) in curves.items())
+        return lines(curves, xlabel="step", ylabel="cross-entropy (nats per token)", caption=text,
                      alt=f"Line chart of the losses during training. {text}; {values}.")
 
 

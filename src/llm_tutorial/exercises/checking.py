@@ -1,0 +1,96 @@
+"""How answers are checked: one message for what is wrong, and a hint from the second failure on."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Exercise", "Exercises", "Feedback", "call"]
+
+
+class Unsolved(Exception):
+    """The answer is the empty one of the notebook."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise.
+
+    Attributes:
+        find_fault: called with the answer and the notebook's ``given`` objects as keywords; returns None for a right
+            answer, else one sentence that says what is wrong without saying how it is put right.
+        hint: one sentence that leads on; shown from the second failure on.
+    """
+
+    find_fault: Callable[..., str | None]
+    hint: str
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a check found; shown as a line of text below the cell.
+
+    Attributes:
+        correct: whether the answer is right.
+        message: a sentence or two for the learner.
+    """
+
+    correct: bool
+    message: str
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        text = f"{'✔' if self.correct else '✘'} {self.message}"
+        return {"text/plain": text, "text/markdown": text}
+
+
+class Exercises:
+    """The exercises of one notebook, which count the failures of each answer.
+
+    Args:
+        exercises: by name.
+        given: what the checks need from the notebook, such as ``model`` and ``tokenizer``.
+    """
+
+    def __init__(self, exercises: Mapping[str, Exercise], **given: Any) -> None:
+        self._exercises, self._given = dict(exercises), given
+        self._failures: Counter[str] = Counter()
+
+    def check(self, name: str, answer: Any) -> Feedback:
+        """Return what is wrong with ``answer``, or that it is right.
+
+        An exception that the answer raises becomes a message: an unsolved notebook runs to its end.
+
+        Raises:
+            KeyError: there is no exercise of this name.
+        """
+        if name not in self._exercises:
+            raise KeyError(f"There is no exercise {name!r} here, only {', '.join(self._exercises)}.")
+        exercise = self._exercises[name]
+        try:
+            fault = "There is no answer yet." if answer is ... else exercise.find_fault(answer, **self._given)
+        except Unsolved:
+            fault = "There is no answer yet."
+        except Exception as error:  # whatever a learner's code may raise
+            fault = f"Your code raises {type(error).__name__}: {error}"
+        if fault is None:
+            self._failures.pop(name, None)
+            return Feedback(True, "That is right.")
+        self._failures[name] += 1
+        if self._failures[name] > 1:
+            fault = f"{fault} Hint: {exercise.hint}"
+        return Feedback(False, fault)
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a learner's function makes of copies of ``arguments``, so that it cannot change the originals.
+
+    Raises:
+        Unsolved: it is the empty function of the notebook, which returns ``...``.
+    """
+    result = function(*copy.deepcopy(arguments))
+    if result is ...:
+        raise Unsolved
+    return result

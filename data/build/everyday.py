@@ -1,4 +1,4 @@
-"""Let the offline causal language model write everyday English (``data/build/everyday.parquet``), text for the masked one.
+"""Let the offline causal language model write everyday English, ``data/build/everyday.parquet``, for the masked one.
 
 The Wikipedia texts hardly contain what people say to each other or do at home.  SmolLM2-135M-Instruct writes short
 stories, conversations, diary entries, letters and the like, each prompt being a form, a subject and somebody whom the

@@ -59,6 +59,10 @@ class Recipe:
     weight_decay: float = 0.01
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        if self.steps <= self.warmup:
+            raise ValueError(f"{self.steps} steps are not more than the {self.warmup} of the warm-up")
+
     def rate(self, step: int) -> float:
         """Learning-rate factor of ``step``: linear warm-up, then linear decay to zero."""
         return min((step + 1) / self.warmup, (self.steps - step) / (self.steps - self.warmup))
@@ -212,7 +216,7 @@ def train(recipe: Recipe, documents: list[list[int]], evaluation: list[str], dow
             seen += ids.numel()
             running = loss if running is None else 0.98 * running + 0.02 * loss
             done = step + 1
-            if done % 50 == 0 or done == recipe.steps:
+            if done % 50 == 0 or done % every == 0 or done == recipe.steps:
                 seconds = time.perf_counter() - began
                 record = {"step": done, "loss": round(running, 4), "tokens_per_second": round(seen / seconds),
                           "minutes_left": round((recipe.steps - done) * seconds / (done - start) / 60, 1)}
@@ -261,6 +265,8 @@ def export(downloads: Path, folder: Path, output: Path) -> None:
     """Write the checkpoint's weights as bf16 safetensors with config and tokenizer to ``output``, replacing them."""
     model, tokenizer, vocabulary = build_model(downloads)
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    if state["step"] < state["recipe"]["steps"]:
+        raise SystemExit(f"{folder} has done {state['step']} of {state['recipe']['steps']} steps: go on with train")
     model.load_state_dict(state["model"])
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -288,7 +294,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=Recipe.rows)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--muon-rate", type=float, default=Recipe.muon_rate)
-    parser.add_argument("--every", type=int, default=200, help="steps between checkpoints, a multiple of 50")
+    parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--part", choices=["tuning", "final"], default="tuning", help="probes to ask")
     arguments = parser.parse_args()
     logging.disable_progress_bar()

@@ -100,10 +100,10 @@ def _held_out(title: str) -> bool:
     return hashlib.sha256(title.strip().casefold().encode()).digest()[0] * 20 < 256
 
 
-def _runs(text: str, length: int) -> set[tuple[str, ...]]:
+def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
     """Every run of so many lower-case words, punctuation apart."""
     words = re.findall(r"[^\W_]+", text.casefold())
-    return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
+    return zip(*(words[start:] for start in range(length)), strict=False)
 
 
 def _wordnet_entries(downloads: Path) -> Iterator[str]:

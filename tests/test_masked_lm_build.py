@@ -618,7 +618,7 @@ def test_evaluation_equals_the_sums_by_hand_each_time(tokenizer):
     model = tiny_model(tokenizer, hidden_dropout_prob=0.5)
     with torch.no_grad():  # some words are likely, so that there are hits
         model.cls.predictions.bias[1000:1008] = torch.arange(8, 0, -1) / 2
-    texts = [" ".join(f"w{(5 * index + start) % 11}" for index in range(start)) for start in (30, 1, 12, 9, 25, 3)]
+    texts = [" ".join(f"w{(5 * index + start) % 11}" for index in range(start)) for start in (30, 1, 12, 9, 25, 3, *range(11, 19))]
     generator = seeded(0)
     ranks, losses, without = [], [], 0
     model.eval()
@@ -638,6 +638,8 @@ def test_evaluation_equals_the_sums_by_hand_each_time(tokenizer):
     expected = {"top1": ranks.count(0) / len(ranks), "top5": sum(rank < 5 for rank in ranks) / len(ranks),
                 "loss": math.fsum(losses) / len(losses), "tokens": len(ranks)}
     assert 0 < expected["top1"] < expected["top5"] < 1
+    assert ranks.count(0) != ranks.count(1)  # else a wrong rank could pass
+    assert 4 in ranks
     model.train()
     first = trainer.evaluate(model, tokenizer, texts, length=20)
     torch.manual_seed(99)

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import FontProperties
 
 from llm_tutorial.decoding import Prediction
+from llm_tutorial.figures import STYLE, Figure, drawable, picture, text_width, wrapped
 
-__all__ = ["Figure", "bars", "lines", "prediction_bars"]
+__all__ = ["Figure", "bars", "lines", "panels", "prediction_bars"]
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), which all kinds of colour vision tell apart; the lines
 # differ in dashes and markers too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D")
-_STYLE = {
-    "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-    "figure.facecolor": "white", "savefig.facecolor": "white", "savefig.dpi": 110,
-    "text.parse_math": False,  # tokens may hold dollar signs
-}
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture as PNG with a caption drawn below it and text for those who cannot see it.
-
-    Attributes:
-        png: the image's bytes.
-        alt: what the picture shows, in words; screen readers and text-only viewers get it.
-    """
-
-    png: bytes
-    alt: str
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": f"Figure: {self.alt}"}
-        return data, {"image/png": {"alt": self.alt}}
-
-
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def bars(shares: Mapping[str, float], *, xlabel: str, caption: str, alt: str) -> Figure:
     """Draw one horizontal bar per entry, labelled with its value, first entry on top.
 
@@ -55,13 +31,13 @@ def bars(shares: Mapping[str, float], *, xlabel: str, caption: str, alt: str) ->
     if not shares:
         raise ValueError("There is nothing to draw: give at least one bar.")
     canvas, axes = _axes(height=0.9 + 0.38 * len(shares))
-    drawn = axes.barh(range(len(shares)), list(shares.values()), tick_label=[_drawable(name) for name in shares],
+    drawn = axes.barh(range(len(shares)), list(shares.values()), tick_label=[drawable(name) for name in shares],
                       color=_COLOURS[0], height=0.7)
     axes.bar_label(drawn, fmt="%.3f", padding=4)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * max(shares.values()) or 1)
     axes.set_xlabel(xlabel)
-    return _picture(canvas, caption, alt)
+    return picture(canvas, caption, alt)
 
 
 def prediction_bars(predictions: Sequence[Prediction], *, caption: str) -> Figure:
@@ -83,7 +59,7 @@ def prediction_bars(predictions: Sequence[Prediction], *, caption: str) -> Figur
     return bars(shares, xlabel="probability", caption=caption, alt=alt)
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def lines(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, xlabel: str, ylabel: str, caption: str, alt: str
 ) -> Figure:
@@ -101,22 +77,41 @@ def lines(
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    return _picture(canvas, caption, alt)
+    return picture(canvas, caption, alt)
 
 
-def _axes(height: float):
+@rc_context(STYLE)
+def panels(charts: Mapping[str, Mapping[str, float]], *, xlabel: str, caption: str, alt: str) -> Figure:
+    """Draw one chart of horizontal bars per entry, below each other on the same x-axis, each under its title.
+
+    For instance how a prediction changes as context is removed: a text as title, tokens and probabilities as bars.
+
+    Raises:
+        ValueError: there is nothing to draw in one of the charts, or there is no chart.
+    """
+    if not charts or not all(charts.values()):
+        empty = "".join(f" in {title!r}" for title, shares in charts.items() if not shares)
+        raise ValueError(f"There is nothing to draw{empty}: give at least one chart, and at least one bar in each.")
+    font = FontProperties(size=11, weight="bold")
+    names = max(text_width(drawable(name), FontProperties(size=11)) for shares in charts.values() for name in shares)
+    titles = {title: wrapped(drawable(title), font, 6.7 - names) for title in charts}  # above the bars
+    # In inches; the space between the panels grows with the lines of the titles.
+    rows = [len(shares) for shares in charts.values()]
+    height = 0.9 + sum(0.25 * row + 0.25 for row in rows) + 0.2 * sum(text.count("\n") + 1 for text in titles.values())
+    canvas = Canvas(figsize=(7, height), layout="constrained")
+    grid = canvas.subplots(len(charts), sharex=True, squeeze=False, gridspec_kw={"height_ratios": rows})[:, 0]
+    for axes, (title, shares) in zip(grid, charts.items(), strict=True):
+        drawn = axes.barh(range(len(shares)), list(shares.values()), tick_label=[drawable(name) for name in shares],
+                          color=_COLOURS[0], height=0.7)
+        axes.bar_label(drawn, fmt="%.3f", padding=4, fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_ylim(len(shares) - 0.5, -0.5)  # first entry on top, bars equally thick in all panels
+        axes.set_title(titles[title], fontproperties=font, loc="left")
+    grid[0].set_xlim(0, 1.15 * max(value for shares in charts.values() for value in shares.values()) or 1)
+    grid[-1].set_xlabel(xlabel)
+    return picture(canvas, caption, alt)
+
+
+def _axes(height: float) -> tuple[Canvas, Axes]:
     canvas = Canvas(figsize=(7, height), layout="constrained")
     return canvas, canvas.add_subplot()
-
-
-def _drawable(text: str) -> str:
-    """The text with an escape such as ``\\u6f22`` for each character that the font lacks."""
-    known = get_font(findfont(FontProperties())).get_charmap()
-    return "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in text)
-
-
-def _picture(canvas: Canvas, caption: str, alt: str) -> Figure:
-    canvas.supxlabel(_drawable(caption), fontsize=10, x=0.01, ha="left", style="italic", wrap=True)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(canvas).print_png(buffer, metadata={"Software": None})
-    return Figure(buffer.getvalue(), alt)

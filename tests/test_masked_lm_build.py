@@ -618,7 +618,8 @@ def test_evaluation_equals_the_sums_by_hand_each_time(tokenizer):
     model = tiny_model(tokenizer, hidden_dropout_prob=0.5)
     with torch.no_grad():  # some words are likely, so that there are hits
         model.cls.predictions.bias[1000:1008] = torch.arange(8, 0, -1) / 2
-    texts = [" ".join(f"w{(5 * index + start) % 11}" for index in range(start)) for start in (30, 1, 12, 9, 25, 3, *range(11, 19))]
+    lengths = (30, 1, 12, 9, 25, 3, *range(11, 19))
+    texts = [" ".join(f"w{(5 * index + length) % 11}" for index in range(length)) for length in lengths]
     generator = seeded(0)
     ranks, losses, without = [], [], 0
     model.eval()

@@ -1,5 +1,8 @@
-"""Checks for the exercises in the notebooks: they say what is wrong, never the answer, and never stop a notebook."""
+"""Checks for the exercises in the notebooks: they say what is wrong, never the answer, and never stop a notebook.
 
-from llm_tutorial.exercises.checking import Exercise, Exercises, Feedback, call
+One module per notebook holds its exercises: ``masked``, ``causal``, ``pretraining`` and ``tokenization``.
+"""
 
-__all__ = ["Exercise", "Exercises", "Feedback", "call"]
+from llm_tutorial.exercises.checking import Exercise, Exercises, Fault, Feedback, call
+
+__all__ = ["Exercise", "Exercises", "Fault", "Feedback", "call"]

@@ -53,7 +53,7 @@ def test_unknown_names_are_named(exercises):
 
 
 @pytest.mark.parametrize(("answer", "message"), [
-    (lambda number: None, "Your function returns None: does it end with a return?"),
+    (lambda number: [].append(number), "Your function returns None: does it end with a return?"),
     (lambda number: number.nothing, "Your code raises AttributeError: 'int' object has no attribute 'nothing'."),
     (lambda: True, "Your code raises TypeError: "),
     (lambda number: exec("assert False"), "Your code raises AssertionError."),
@@ -99,13 +99,36 @@ def test_the_message_is_shown_as_it_is():
     assert r"\_\_init\_\_ of &lt;class 'x'> is 2 \* 3 \* 4 \$ or \$." in bundle["text/markdown"]
 
 
+def body_of_dots(*_):
+    ...  # your code here
+
+
+def only_described(*_):
+    """What is to be done."""
+
+
+def not_yet(*_):
+    if len(_) > 9:
+        return 1
+    return ...
+
+
+def test_a_function_is_empty_only_if_nothing_is_in_it(exercises):
+    for empty in (body_of_dots, only_described, not_yet, lambda number: ...):
+        assert exercises.check("even", empty).message.startswith("There is no answer yet.")
+    for wrong in (lambda number: False, lambda number: "", lambda number: 3):
+        assert exercises.check("even", wrong).message.startswith("Two is even.")
+
+
 @pytest.mark.parametrize(("module", "name"), ALL)
 def test_empty_answers_are_unsolved_and_get_the_hint_next(notebooks, module, name):
     empty = ... if name in TEXTS else lambda *_: ...
+    new = "" if name in TEXTS else body_of_dots
     hint = MODULES[module].EXERCISES[name].hint
     assert notebooks[module].check(name, empty).message == "There is no answer yet."
     assert notebooks[module].check(name, empty).message == f"There is no answer yet. Hint: {hint}"
     assert notebooks[module].check(name, ...).message.startswith("There is no answer yet.")
+    assert notebooks[module].check(name, new).message.startswith("There is no answer yet.")
 
 
 @pytest.mark.parametrize(("module", "name"), FUNCTIONS)

@@ -83,7 +83,7 @@ def test_a_probability_of_nine_tenths_is_not_enough(exercises, prompts, monkeypa
 
 
 @pytest.mark.parametrize(("prompt", "fragment"), [
-    ("", "is empty"),
+    (" ", "is empty"),
     (" \n", "is empty"),
     ("box " * 61, "tokens, but at most 60"),
     (None, "of type NoneType, but a string"),

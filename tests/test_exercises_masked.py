@@ -95,7 +95,7 @@ def test_solutions_are_right_for_the_model_of_the_notebook():
     ("[MASK]", "only 0 words"),
     ("Great [MASK].", "only 1 word "),
     ("the " * 40 + "[MASK].", "44 tokens, but the model reads at most 32"),
-    ("", "no [MASK]"),
+    (" ", "no [MASK]"),
     (None, "of type NoneType, but a string"),
     (["The [MASK] is here."], "of type list, but a string"),
     (lambda: PARIS, "of type function, but a string"),

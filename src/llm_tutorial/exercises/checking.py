@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dis
 import inspect
 import re
 from collections import Counter
@@ -87,7 +88,7 @@ class Exercises:
             raise KeyError(f"There is no exercise {name!r} here, only {', '.join(self._exercises)}.")
         exercise = self._exercises[name]
         try:
-            fault = "There is no answer yet." if answer is ... else exercise.find_fault(answer, **self._given)
+            fault = "There is no answer yet." if _is_empty(answer) else exercise.find_fault(answer, **self._given)
         except Unsolved:
             fault = "There is no answer yet."
         except Fault as found:
@@ -110,7 +111,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     What is too large for a copy, such as a model, is bound before: ``call(partial(function, model), text)``.
 
     Raises:
-        Unsolved: it is the empty function of the notebook, which returns ``...``.
+        Unsolved: it returns ``...``, as an empty answer may.
         Fault: it is no function, or returns None.
     """
     require_function(function)
@@ -127,3 +128,12 @@ def require_function(answer: Any) -> None:
     if not callable(answer):
         raise Fault(f"Your answer is of type {type(answer).__name__}, but a function is needed: give its name alone, "
                     "without brackets.")
+
+
+def _is_empty(answer: Any) -> bool:
+    """Whether the answer is that of a new notebook: ``...``, an empty string, or a function of nothing but ``...``."""
+    if not hasattr(answer, "__code__"):
+        return answer is ... or (isinstance(answer, str) and answer == "")
+    returning = {"LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
+    steps = [step for step in dis.get_instructions(answer.__code__) if step.opname not in ("RESUME", "NOP")]
+    return all(step.opname in returning and step.argval in (None, ...) for step in steps)

@@ -24,7 +24,7 @@ _SHORTEST_TEXT = 10
 def _costly(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
     text = string(answer)
     if len(text) < _SHORTEST_TEXT:
-        return f"Your text is only {len(text)} characters long, but it needs at least {_SHORTEST_TEXT}."
+        return f"Your text has a length of {len(text)}, but at least {_SHORTEST_TEXT} characters are needed."
     tokens = len(_tokens(tokenizer, text))
     if tokens > len(text):
         return None

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := run
-.PHONY: run lab test outputs clean
+.PHONY: run lab test assignments outputs clean
 
 run: $(STAMP)  ## execute every notebook in order and write browsable pages under build/
 	$(BIN)/llm-tutorial run
@@ -21,11 +21,15 @@ test: $(STAMP)  ## lint, unit tests, and every cell of every notebook against it
 	$(BIN)/pytest tests
 	$(BIN)/pytest notebooks --nbval --nbval-current-env --nbval-cell-timeout 900
 
-outputs: $(STAMP)  ## execute the notebooks in place and store their outputs
+assignments: $(STAMP)  ## make the notebooks from those with solutions, by nbgrader
+	$(BIN)/python tests/assignments.py
+
+outputs: assignments  ## execute the notebooks, and those with solutions, in place, and store their outputs
 	$(BIN)/llm-tutorial run --in-place
+	$(BIN)/llm-tutorial run --in-place notebooks/solutions/*.ipynb
 
 clean:  ## remove the environment and everything that was built
-	rm -rf $(VENV) build notebooks/build .pytest_cache .ruff_cache
+	rm -rf $(VENV) build notebooks/build notebooks/solutions/build .pytest_cache .ruff_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \

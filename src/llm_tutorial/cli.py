@@ -1,4 +1,4 @@
-"""The command line: ``llm-tutorial doctor``, ``fetch``, ``run``, ``lab`` and ``bench``.
+"""The command line: ``llm-tutorial doctor``, ``fetch``, ``run``, ``lab``, ``reset`` and ``bench``.
 
 The libraries are imported by the commands that need them, so that ``--help`` answers at once.
 """
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     recite.add_argument("--json", action="store_true", help="print all figures as JSON")
     recite.set_defaults(command=_bench_recite)
 
+    reset = commands.add_parser("reset", help="put changed notebooks back as they were published, and keep yours")
+    reset.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help='file or short name such as "01"; default: all')
+    reset.set_defaults(command=_reset)
+
     lab = commands.add_parser("lab", help="open the notebooks in JupyterLab", allow_abbrev=False, usage="%(prog)s ...")
     lab.description = "Open the notebooks in JupyterLab. All arguments are passed on to it: see jupyter lab --help."
     lab.set_defaults(command=_lab)
@@ -128,6 +132,34 @@ def _lab(arguments: argparse.Namespace) -> int:
                 return process.wait()
             except KeyboardInterrupt:  # Ctrl-C is for JupyterLab, which asks on this terminal whether to stop
                 continue
+
+
+def _reset(arguments: argparse.Namespace) -> int:
+    from llm_tutorial.originals import original_notebooks, reset_notebook
+
+    try:
+        folder = _notebooks_folder()
+    except FileNotFoundError:  # an installed package can bring its notebooks into an empty folder
+        folder = Path.cwd() / "notebooks"
+    originals = original_notebooks(folder)
+    unknown = [name for name in arguments.notebooks if not _meant(name, originals)]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such notebook was published. There are: {', '.join(originals)}.")
+    for name, original in originals.items():
+        if arguments.notebooks and not any(_meant(wanted, [name]) for wanted in arguments.notebooks):
+            continue
+        missing = not (folder / name).exists()
+        kept = reset_notebook(folder / name, original)
+        kept_as = f"reset; yours is {kept.relative_to(folder).as_posix()}" if kept else "unchanged"
+        print(f"{name}  {'written' if missing else kept_as}", flush=True)
+    print("If a notebook is open in JupyterLab, choose File > Reload Notebook from Disk there.")
+    return 0
+
+
+def _meant(wanted: str, names: Iterable[str]) -> bool:
+    """Whether ``wanted`` is one of the file names, with or without its suffix, or the start of one up to ``_``."""
+    stem = Path(wanted).name.removesuffix(".ipynb")
+    return any(name == f"{stem}.ipynb" or name.startswith(f"{stem}_") for name in names)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,8 @@ from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+
+from llm_tutorial.files import replace_file
 
 __all__ = ["REFERENCE_ENVIRONMENT", "Failure", "Run", "execute_notebook", "read_notebook", "reported_source"]
 
@@ -142,7 +143,7 @@ def execute_notebook(
         else:  # only a kernel at rest can be asked to leave by itself, which lets its clean-up code run
             client.shutdown_kernel = "graceful"
     if in_place and error is None:
-        _replace(path, _storable(notebook))
+        replace_file(path, _storable(notebook).encode("utf-8"))
     seconds = time.monotonic() - started
     return Run(path, seconds, memory.bytes, cells, reported_source(notebook), error, notebook)
 
@@ -248,17 +249,3 @@ def _storable(notebook: NotebookNode) -> str:
     notebook = copy.deepcopy(notebook)
     notebook.metadata.get("language_info", {}).pop("version", None)
     return nbformat.writes(notebook).rstrip("\n") + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that at any moment the file holds either the old or the new text."""
-    mode = path.stat().st_mode
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        temporary.chmod(mode)  # mkstemp's own mode would lock other users out
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

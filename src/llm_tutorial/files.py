@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_folder", "data_folder", "new_folder", "sha256_of", "verified"]
+__all__ = ["cache_folder", "data_folder", "new_folder", "replace_file", "sha256_of", "verified"]
 
 
 def data_folder() -> Path:
@@ -102,3 +102,21 @@ def new_folder(target: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that at any moment the file holds either the old or the new content.
+
+    Raises:
+        OSError: the file cannot be written; it is then as it was.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp's own mode would lock other users out
+        temporary.chmod(path.stat().st_mode if path.exists() else 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""Resetting: the notebook is the published one again, and what the learner wrote is kept."""
+
+import subprocess
+
+import pytest
+
+from llm_tutorial import cli, originals
+from llm_tutorial.originals import SAVED, original_notebooks, reset_notebook
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The notebooks of a git checkout with one commit, in the current folder."""
+    notebooks = tmp_path / "notebooks"
+    (notebooks / "solutions").mkdir(parents=True)
+    for name in ("01_first.ipynb", "02_second.ipynb", "solutions/01_first.ipynb"):
+        (notebooks / name).write_bytes(f"published: {name} é\r\n".encode())
+    (notebooks / "GLOSSARY.md").write_text("terms")
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "core.autocrlf=false"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    return notebooks
+
+
+def test_the_originals_are_those_of_the_last_commit(folder):
+    (folder / "01_first.ipynb").write_text("mine")
+    (folder / "own.ipynb").write_text("my own notebook")
+    found = original_notebooks(folder)
+    assert found == {name: f"published: {name} é\r\n".encode() for name in ("01_first.ipynb", "02_second.ipynb")}
+
+
+def test_an_installed_package_brings_its_own(folder, tmp_path, monkeypatch):
+    packaged = tmp_path / "package"
+    packaged.mkdir()
+    (packaged / "01_first.ipynb").write_bytes(b"from the wheel")
+    monkeypatch.setattr(originals, "PACKAGED", packaged)
+    assert original_notebooks(folder) == {"01_first.ipynb": b"from the wheel"}
+
+
+@pytest.mark.parametrize("lack", ["no git", "no checkout", "no commit"])
+def test_without_originals_the_error_says_what_to_do(folder, tmp_path, monkeypatch, lack):
+    if lack == "no git":
+        monkeypatch.setattr("shutil.which", lambda _: None)
+    else:
+        subprocess.run(["rm", "-rf", str(tmp_path / ".git")], check=True)
+        if lack == "no commit":
+            subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(FileNotFoundError, match="Download the repository again"):
+        original_notebooks(folder)
+
+
+def test_a_changed_notebook_is_kept_and_replaced(folder):
+    path = folder / "01_first.ipynb"
+    path.write_text("mine")
+    kept = reset_notebook(path, b"original")
+    assert path.read_bytes() == b"original"
+    assert kept.parent == folder / SAVED
+    assert kept.read_text() == "mine"
+
+
+def test_two_resets_within_a_second_keep_both(folder, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda _: "now")
+    path, kept = folder / "01_first.ipynb", []
+    for text in ("mine", "mine again", "and again"):
+        path.write_text(text)
+        kept.append(reset_notebook(path, b"original"))
+    assert [copy.read_text() for copy in kept] == ["mine", "mine again", "and again"]
+
+
+def test_an_unchanged_notebook_is_left_alone_and_a_missing_one_is_written(folder):
+    path = folder / "01_first.ipynb"
+    before = path.stat().st_mtime_ns
+    assert reset_notebook(path, path.read_bytes()) is None
+    assert path.stat().st_mtime_ns == before
+    assert reset_notebook(folder / "new/03.ipynb", b"original") is None
+    assert (folder / "new/03.ipynb").read_bytes() == b"original"
+    assert not (folder / SAVED).exists()
+
+
+def test_nothing_is_lost_when_the_copy_cannot_be_made(folder, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    path = folder / "01_first.ipynb"
+    path.write_text("mine")
+    monkeypatch.setattr("shutil.copy2", full)
+    with pytest.raises(OSError, match="No space left"):
+        reset_notebook(path, b"original")
+    assert path.read_text() == "mine"
+
+
+def test_the_command_resets_what_is_named_and_tells(folder, capsys):
+    for name in ("01_first.ipynb", "02_second.ipynb"):
+        (folder / name).write_text("mine")
+    assert cli.main(["reset", "02"]) == 0
+    assert (folder / "01_first.ipynb").read_text() == "mine"
+    [kept] = (folder / SAVED).iterdir()
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == f"02_second.ipynb  reset; yours is saved/{kept.name}"
+    (folder / "02_second.ipynb").unlink()
+    assert cli.main(["reset"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first.startswith("01_first.ipynb  reset; yours is saved/01_first-")
+    assert second == "02_second.ipynb  written"
+    assert cli.main(["reset"]) == 0
+    assert "01_first.ipynb  unchanged" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_refused_before_anything_changes(folder, capsys):
+    (folder / "01_first.ipynb").write_text("mine")
+    assert cli.main(["reset", "01", "07"]) == 2
+    assert "07: no such notebook was published. There are: 01_first.ipynb, 02_second.ipynb." in capsys.readouterr().err
+    assert (folder / "01_first.ipynb").read_text() == "mine"
+
+
+def test_an_installed_package_writes_its_notebooks_into_an_empty_folder(tmp_path, monkeypatch, capsys):
+    packaged, empty = tmp_path / "package", tmp_path / "empty"
+    for new in (packaged, empty):
+        new.mkdir()
+    (packaged / "01_first.ipynb").write_bytes(b"from the wheel")
+    monkeypatch.setattr(originals, "PACKAGED", packaged)
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site/llm_tutorial/cli.py"))
+    monkeypatch.chdir(empty)
+    assert cli.main(["reset"]) == 0
+    assert (empty / "notebooks/01_first.ipynb").read_bytes() == b"from the wheel"
+    assert capsys.readouterr().out.startswith("01_first.ipynb  written")

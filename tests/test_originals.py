@@ -7,6 +7,8 @@ import pytest
 from llm_tutorial import cli, originals
 from llm_tutorial.originals import SAVED, original_notebooks, reset_notebook
 
+IDENTITY = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "core.autocrlf=false"]
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -16,8 +18,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("01_first.ipynb", "02_second.ipynb", "solutions/01_first.ipynb"):
         (notebooks / name).write_bytes(f"published: {name} é\r\n".encode())
     (notebooks / "GLOSSARY.md").write_text("terms")
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "core.autocrlf=false"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
+    for command in (["init", "-q"], ["add", "."], [*IDENTITY, "commit", "-qm", "first"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
     return notebooks
@@ -38,10 +39,13 @@ def test_an_installed_package_brings_its_own(folder, tmp_path, monkeypatch):
     assert original_notebooks(folder) == {"01_first.ipynb": b"from the wheel"}
 
 
-@pytest.mark.parametrize("lack", ["no git", "no checkout", "no commit"])
+@pytest.mark.parametrize("lack", ["no git", "no checkout", "no commit", "not committed"])
 def test_without_originals_the_error_says_what_to_do(folder, tmp_path, monkeypatch, lack):
     if lack == "no git":
         monkeypatch.setattr("shutil.which", lambda _: None)
+    elif lack == "not committed":
+        for command in (["rm", "-rq", "--cached", "notebooks"], [*IDENTITY, "commit", "-q", "--allow-empty", "-m", "x"]):
+            subprocess.run(["git", *command], cwd=tmp_path, check=True)
     else:
         subprocess.run(["rm", "-rf", str(tmp_path / ".git")], check=True)
         if lack == "no commit":

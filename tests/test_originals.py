@@ -44,7 +44,7 @@ def test_without_originals_the_error_says_what_to_do(folder, tmp_path, monkeypat
     if lack == "no git":
         monkeypatch.setattr("shutil.which", lambda _: None)
     elif lack == "not committed":
-        for command in (["rm", "-rq", "--cached", "notebooks"], [*IDENTITY, "commit", "-q", "--allow-empty", "-m", "x"]):
+        for command in (["rm", "-rq", "--cached", "notebooks"], [*IDENTITY, "commit", "-qm", "second"]):
             subprocess.run(["git", *command], cwd=tmp_path, check=True)
     else:
         subprocess.run(["rm", "-rf", str(tmp_path / ".git")], check=True)

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from llm_tutorial.inference import Prediction, best_tokens, model_inputs
+
 __all__ = ["Prediction", "filter_logits", "greedy_decode", "next_tokens", "sample_decode", "top_predictions"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One candidate token.
-
-    Attributes:
-        token: the decoded text of the token, with the space it may begin with.
-        id: its index in the vocabulary.
-        probability: its share of the softmax over the whole vocabulary, from 0 to 1.
-    """
-
-    token: str
-    id: int
-    probability: float
 
 
 def top_predictions(
@@ -37,7 +23,7 @@ def top_predictions(
     Raises:
         ValueError: empty text, no mask in it, more tokens than the model can read, or ``k`` out of range.
     """
-    inputs = _encode(model, tokenizer, text, k)
+    inputs = model_inputs(model, tokenizer, text, k=k)
     if tokenizer.mask_token_id is None:
         raise ValueError(f"{type(tokenizer).__name__} has no mask token: this function needs a masked language model.")
     positions = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0]
@@ -45,7 +31,7 @@ def top_predictions(
         raise ValueError(f"There is no {tokenizer.mask_token} in {text!r}: put one where a word is to be predicted.")
     with torch.no_grad():
         logits = model(**inputs).logits[0, positions]
-    return [_best(row, tokenizer, k) for row in logits]
+    return [best_tokens(row, tokenizer, k) for row in logits]
 
 
 def next_tokens(
@@ -56,10 +42,10 @@ def next_tokens(
     Raises:
         ValueError: empty text, more tokens than the model can read, or ``k`` out of range.
     """
-    inputs = _encode(model, tokenizer, text, k)
+    inputs = model_inputs(model, tokenizer, text, k=k)
     with torch.no_grad():
         logits = model(**inputs).logits[0, -1]
-    return _best(logits, tokenizer, k)
+    return best_tokens(logits, tokenizer, k)
 
 
 def greedy_decode(
@@ -141,34 +127,6 @@ def filter_logits(
     return logits
 
 
-def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, k: int) -> dict[str, torch.Tensor]:
-    vocabulary = model.config.vocab_size
-    if not 1 <= k <= vocabulary:
-        raise ValueError(f"k={k} must be between 1 and the vocabulary size, {vocabulary:,}.")
-    return _inputs(model, tokenizer, text, 0)
-
-
-def _inputs(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, max_new_tokens: int
-) -> dict[str, torch.Tensor]:
-    if not isinstance(text, str):
-        raise TypeError(f"text is a {type(text).__name__}: pass one string at a time.")
-    if not text.strip():
-        raise ValueError("The text is empty: give the model at least one word.")
-    inputs = tokenizer(text, return_tensors="pt", verbose=False)
-    count, limit = inputs["input_ids"].shape[1], model.config.max_position_embeddings
-    if count + max_new_tokens > limit:
-        new = f" and {max_new_tokens} new ones" if max_new_tokens else ""
-        raise ValueError(f"The text has {count} tokens{new}, but the model reads at most {limit}: shorten it.")
-    return inputs.to(model.device)
-
-
-def _best(logits: torch.Tensor, tokenizer: PreTrainedTokenizerBase, k: int) -> list[Prediction]:
-    values, indices = logits.float().softmax(dim=-1).topk(k)
-    return [Prediction(tokenizer.decode([index]), index, value)
-            for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
-
-
 @torch.no_grad()
 def _decode(
     model: PreTrainedModel,
@@ -180,7 +138,7 @@ def _decode(
     """Append the token that ``choose`` takes from the last logits (CPU, float32), with a key-value cache."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1.")
-    ids = _inputs(model, tokenizer, text, max_new_tokens)["input_ids"]
+    ids = model_inputs(model, tokenizer, text, max_new_tokens=max_new_tokens)["input_ids"]
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     step, past = ids, None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from llm_tutorial.inference import evaluating
 
 __all__ = ["Recitation", "bits_per_byte", "continuations", "longest_copies", "perplexity", "recitation",
            "recited_share"]
@@ -112,7 +113,7 @@ def continuations(
     """
     rows = _rows(model, chunks, prompt, continuation, batch_size)
     written = []
-    with _evaluating(model):
+    with evaluating(model):
         for batch in rows[:, :prompt].split(batch_size):
             prompts = batch.to(model.device)
             output = model.generate(
@@ -145,7 +146,7 @@ def recited_share(
     """
     rows = _rows(model, chunks, prompt, continuation, batch_size)
     exact = []
-    with _evaluating(model):
+    with evaluating(model):
         for batch in rows.to(model.device).split(batch_size):
             inputs = batch[:, :-1]  # nothing is predicted after the last token
             logits = model(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False,
@@ -209,17 +210,6 @@ def _rows(
         raise ValueError(f"prompt + continuation = {needed} tokens, but the model has "
                          f"{model.config.max_position_embeddings} positions: ask for fewer.")
     return torch.tensor([list(chunk[:needed]) for chunk in chunks])
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode, without dropout, and afterwards the mode from before."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _without_ends(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:

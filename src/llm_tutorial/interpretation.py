@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_tutorial.decoding import Prediction, _best, _encode, _inputs
-from llm_tutorial.evaluation import _evaluating
+from llm_tutorial.inference import Prediction, best_tokens, evaluating, model_inputs
 
 __all__ = ["Attention", "attention_to_the_right", "attention_weights", "layer_predictions"]
 
@@ -47,8 +46,8 @@ def attention_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     Raises:
         ValueError: empty text, or more tokens than the model can read.
     """
-    inputs = _inputs(model, tokenizer, text, 0)
-    with _evaluating(model), _eager(model):
+    inputs = model_inputs(model, tokenizer, text)
+    with evaluating(model), _eager(model):
         attentions = model(**inputs, output_attentions=True).attentions
     tokens = [tokenizer.decode([index]) for index in inputs["input_ids"][0].tolist()]
     return Attention(tokens, torch.cat(attentions).float().cpu())
@@ -92,14 +91,14 @@ def layer_predictions(
     if family not in _HEADS or model.get_output_embeddings() is None:
         raise ValueError(f"{type(model).__name__} (model type {family!r}) is not supported: give a BERT, GPT-2 or "
                          "Llama with the head of a language model.")
-    inputs = _encode(model, tokenizer, text, k)
+    inputs = model_inputs(model, tokenizer, text, k=k)
     head = _HEADS[family](model)
-    with _evaluating(model):
+    with evaluating(model):
         output = model(**inputs, output_hidden_states=True)
         # The last hidden states of GPT-2 and Llama have gone through the final norm already: a second time would
         # change them.  The model's logits are what comes of them.
-        layers = [[_best(row, tokenizer, k) for row in head(states)[0]] for states in output.hidden_states[:-1]]
-    return [*layers, [_best(row, tokenizer, k) for row in output.logits[0]]]
+        layers = [[best_tokens(row, tokenizer, k) for row in head(states)[0]] for states in output.hidden_states[:-1]]
+    return [*layers, [best_tokens(row, tokenizer, k) for row in output.logits[0]]]
 
 
 @contextmanager

@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_tutorial.decoding import _inputs
-from llm_tutorial.evaluation import _evaluating, perplexity
+from llm_tutorial.evaluation import perplexity
+from llm_tutorial.inference import evaluating, model_inputs
 
 __all__ = ["SurprisalText", "pseudo_perplexity", "pseudo_surprisals", "surprisal_text", "token_surprisals"]
 
@@ -46,9 +46,9 @@ def token_surprisals(
     """
     if not model.can_generate():
         raise ValueError(f"{type(model).__name__} sees the tokens it is to predict: use pseudo_surprisals.")
-    inputs = _inputs(model, tokenizer, text, 0)
+    inputs = model_inputs(model, tokenizer, text)
     ids = inputs["input_ids"][0]
-    with _evaluating(model):
+    with evaluating(model):
         logits = model(**inputs).logits[0, :-1]
     return list(zip(_texts(tokenizer, ids), [None, *_bits(logits, ids[1:])], strict=True))
 
@@ -68,7 +68,7 @@ def pseudo_surprisals(
     mask = tokenizer.mask_token_id
     if mask is None:
         raise ValueError(f"{type(tokenizer).__name__} has no mask token: use token_surprisals for a causal model.")
-    inputs = _inputs(model, tokenizer, text, 0)
+    inputs = model_inputs(model, tokenizer, text)
     ids = inputs["input_ids"][0]
     if mask in ids:
         raise ValueError(f"There is a {tokenizer.mask_token} in {text!r}: give the text with all of its words.")
@@ -77,7 +77,7 @@ def pseudo_surprisals(
     if len(positions) == 0:
         raise ValueError(f"No token is left of {text!r}: give the model at least one word.")
     bits = []
-    with _evaluating(model):
+    with evaluating(model):
         for masked in positions.split(min(_BATCH[0], max(1, _BATCH[1] // len(ids)))):
             rows = torch.arange(len(masked), device=ids.device)
             batch = {name: row.repeat(len(masked), 1) for name, row in inputs.items()}

@@ -1,20 +1,21 @@
 """Exercises on tokenizers; they are given the notebook's ``tokenizer``, a byte-level BPE."""
 
-# ruff: noqa: ARG005  (what stands for a mistake takes all arguments of an answer)
-
 from __future__ import annotations
 
+import inspect
+import random
 import string as alphabet
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cache, partial
+from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from llm_tutorial.exercises.answers import call_with, compare, number, show, string
-from llm_tutorial.exercises.checking import Exercise, Fault
+from llm_tutorial.exercises.checking import Exercise, Fault, call
 
 __all__ = ["EXERCISES"]
 
@@ -124,143 +125,176 @@ def _no_pair(found: tuple[str, str], words: dict) -> str:
     return f"that pair occurs {counts[found]} times, {'as the rarest one' if rarest else 'and another one more often'}"
 
 
-def _merge(answer, **_) -> str | None:
-    cases = [(tuple(symbols.split()), tuple(pair.split())) for symbols, pair in (
-        ("a b c a b", "a b"),
-        ("a a a b a a a a", "a a"),
-        ("b a b a", "a b"),
-        ("ab c b c b cd", "b c"),
-        ("lo w e r lo w", "lo w"),
-        ("x y z", "a b"),
-        ("x", "x y"),
-        ("", "a b"),
-    )]
+_UNKNOWN = ("[UNK]",)
+
+
+def _fewest(answer, **_) -> str | None:
     return compare(
-        answer, _merged, cases, read=_symbols, given=lambda symbols, pair: f"For {symbols} and the pair {pair}",
-        mistakes=_MERGE_MISTAKES, otherwise=_no_merge)
+        answer, _shortest, _fewest_cases(), read=lambda cut: cut, run=_run_fewest, given=_given_word,
+        mistakes={clause: partial(_accepted, mistake) for clause, mistake in _FEWEST_MISTAKES.items()},
+        otherwise=_no_fewest)
 
 
-def _merged(symbols: Sequence[str], pair: tuple[str, str], once: bool = False, step: int = 2,
-            ordered: bool = True) -> tuple[str, ...]:
-    merged: list[str] = []
-    place = count = 0
-    while place < len(symbols):
-        here = tuple(symbols[place:place + 2])
-        fits = (here == pair or (not ordered and here == pair[::-1])) and not (once and count)
-        merged.append("".join(here) if fits else symbols[place])
-        place += step if fits else 1
-        count += fits
-    return tuple(merged)
+def _given_word(word: str, known: Iterable[str]) -> str:
+    return f"For {word!r} and the pieces {', '.join(known)}"
 
 
-def _symbols(value: Any) -> tuple[str, ...]:
+@cache
+def _fewest_cases() -> list[tuple[str, tuple[str, ...]]]:
+    """Words with the known pieces: some by hand, some drawn, and a long one that has no cut but thousands of starts."""
+    cases = [tuple(case.split(": ")) for case in (
+        "lowest: est low lowe west", "newest: e est new newe s t w", "slow: er low lower", "lower: er low lower",
+        "slower: er lower ow s sl", "banana: a an ba n na", f"{'a' * 18}b: a aa")]
+    drawn = random.Random(0)
+    for _ in range(100):
+        known = ["".join(drawn.choices("ab", k=drawn.randint(1, 5))) for _ in range(7)]
+        cases.insert(-1, ("".join(drawn.choices(known, k=4))[:drawn.randint(4, 10)], " ".join(known)))
+    return [(word, tuple(sorted({*known.split()}))) for word, known in cases]
+
+
+class _Known(set):
+    """Known pieces that break off an answer that asks for them again and again, and might never return."""
+
+    fault, asked = "", 0
+
+    def __contains__(self, piece: object) -> bool:
+        self.asked += 1
+        if self.asked > 15_000:
+            raise Fault(self.fault)
+        return super().__contains__(piece)
+
+    def __iter__(self) -> Iterator[str]:
+        return filter(self.__contains__, super().__iter__())
+
+
+def _run_fewest(answer: Callable, word: str, pieces: tuple[str, ...]) -> tuple[str, ...]:
+    known = _Known(pieces)
+    known.fault = f"{_given_word(word, pieces)} your function " + (
+        "does not seem to come to an end." if len(word) < 12 else "goes through far too many cuts, by the thousand.")
+
+    def cut() -> Any:
+        found = answer(word, known)
+        if found is None and _shortest(word, pieces) == _UNKNOWN:
+            raise Fault(f"For {word!r}, which has no cut, your function returns None, but a list is needed.")
+        return found
+
+    found = _accepted(lambda *_: _strings(call(cut)), word, pieces)
+    if known != set(pieces):
+        raise Fault("Your function changes known itself, which its caller may still need.")
+    return found
+
+
+def _accepted(function: Callable, word: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the function's cut, or the one that stands for all the shortest ones."""
+    found, best = function(word, known), _shortest(word, known)
+    as_good = len(found) == len(best) and "".join(found) == word and set(found) <= set(known)
+    return best if as_good else found
+
+
+def _strings(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        raise Fault(f"Your function returns {show(value)}: that is one string, which hides where a symbol ends.")
-    if not isinstance(value, tuple | list) or not all(isinstance(symbol, str) for symbol in value):
-        raise Fault(f"Your function returns {show(value)}, but a list of symbols is needed.")
+        raise Fault(f"Your function returns {show(value)}: that is one string, which hides where a piece ends.")
+    if not isinstance(value, tuple | list) or not all(isinstance(piece, str) for piece in value):
+        raise Fault(f"Your function returns {show(value)}, but a list of pieces is needed.")
     return tuple(value)
 
 
-def _overlapping(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    """Of each occurrence one symbol is left out, even if it is the first of the next occurrence."""
-    rest = () if symbols[-2:] == pair else symbols[-1:]
-    return tuple("".join(pair) if two == pair else two[0] for two in pairwise(symbols)) + rest
+def _cut(choose: Callable, word: str, known: Collection[str]) -> tuple[str, ...]:
+    """Cut the word; ``choose`` takes one cut for each rest of it, out of those whose first pieces differ."""
+    cuts = {len(word): ()}
+    for start in reversed(range(len(word))):
+        ends = [end for end in range(start + 1, len(word) + 1) if end in cuts and word[start:end] in known]
+        if ends:
+            cuts[start] = choose([(word[start:end], *cuts[end]) for end in ends])
+    return cuts.get(0, _UNKNOWN)
 
 
-def _from_the_right(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    """The same of everything written backwards, back again."""
-    backwards = _merged([symbol[::-1] for symbol in symbols[::-1]], tuple(part[::-1] for part in pair[::-1]))
-    return tuple(symbol[::-1] for symbol in backwards[::-1])
+_shortest = partial(_cut, partial(min, key=len))
 
 
-_MERGE_MISTAKES: dict[str, Callable] = {
-    "only the first occurrence is merged": lambda *given: _merged(*given, once=True),
-    "merges overlap: the second symbol of a merged pair is used once more": lambda *given: _merged(*given, step=1),
-    "merges overlap: a symbol takes part in two of them": _overlapping,
-    "the two are merged in either order": lambda *given: _merged(*given, ordered=False),
-    "a part of a symbol is merged, though only whole symbols are equal to those of the pair":
-        lambda symbols, pair: tuple(" ".join(symbols).replace(" ".join(pair), "".join(pair)).split()),
-    "it is merged from right to left": _from_the_right,
-    "nothing is merged": lambda symbols, _: symbols,
+def _greedy(word: str, known: Collection[str]) -> tuple[str, ...]:
+    if not word:
+        return ()
+    end = next((end for end in range(len(word), 0, -1) if word[:end] in known), None)
+    rest = _UNKNOWN if end is None else _greedy(word[end:], known)
+    return rest if rest == _UNKNOWN else (word[:end], *rest)
+
+
+_FEWEST_MISTAKES: dict[str, Callable] = {
+    "the longest piece is taken each time, whatever that leaves for the rest": _greedy,
+    "of all cuts the one with the longest first piece is taken, whatever the number of its pieces":
+        partial(_cut, lambda cuts: cuts[-1]),
+    "of all cuts the one with the shortest first piece is taken, whatever the number of its pieces":
+        partial(_cut, lambda cuts: cuts[0]),
+    "that is a cut into as many pieces as possible": partial(_cut, partial(max, key=len)),
+    "those are the single letters, whether they are known or not": lambda word, _: tuple(word),
 }
 
 
-def _no_merge(found: tuple[str, ...], symbols: tuple[str, ...], _) -> str:
-    if "".join(found) != "".join(symbols):
-        return "letters are lost or added"
-    return "these are not the merged symbols"
-
-
-def _encode(answer, **_) -> str | None:
-    """The merges are such as training gives: each symbol is made before it takes part in a pair.
-
-    For such merges one pass over all pairs by rank, which merges all occurrences of each, gives the same symbols, and
-    so is right too: what a merge makes is only part of pairs of higher rank.
-    """
-    lists = {
-        "chain": [("b", "c"), ("a", "b"), ("c", "d"), ("a", "bc"), ("ab", "cd")],
-        "words": [("e", "s"), ("es", "t"), ("l", "o"), ("lo", "w"), ("n", "e"), ("ne", "w"), ("i", "n"), ("in", "g"),
-                  ("w", "e"), ("o", "w")],
-        "repeats": [("a", "n"), ("b", "an"), ("an", "an"), ("n", "a"), ("a", "a"), ("aa", "aa")],
-    }
-    words = [("chain", "abcd"), ("chain", "abc"), ("chain", "cdab"), ("chain", "xyz"), ("chain", ""), ("chain", "a"),
-             ("words", "newest"), ("words", "lowest"), ("words", "lowing"), ("repeats", "banana"),
-             ("repeats", "aaaaaaa"), ("repeats", "ananas")]
-    cases = [(word, lists[name]) for name, word in words] + [("abc", [])]
-    return compare(
-        answer, _encoded, cases, read=_symbols, mistakes=_ENCODE_MISTAKES, otherwise=_no_encoding,
-        given=lambda word, merges: f"For {word!r} and the merges {', '.join(map(' '.join, merges)) or '(none)'}")
-
-
-def _encoded(word: str, merges: list, choose: Callable = min, rounds: int | None = None) -> tuple[str, ...]:
-    """BPE; ``choose`` takes the next pair from the known ones, which stand in their order in the word."""
-    ranks = {pair: rank for rank, pair in enumerate(merges)}
-    symbols = tuple(word)
-    while rounds != 0 and (known := [pair for pair in pairwise(symbols) if pair in ranks]):
-        symbols = _merged(symbols, choose(known, key=ranks.get))
-        rounds = None if rounds is None else rounds - 1
-    return symbols
-
-
-def _leftmost(word: str, merges: list) -> tuple[str, ...]:
-    symbols = tuple(word)
-    while known := [pair for pair in pairwise(symbols) if pair in merges]:
-        symbols = _merged(symbols, known[0], once=True)
-    return symbols
-
-
-def _single_merges(word: str, merges: list) -> tuple[str, ...]:
-    symbols = tuple(word)
-    for pair in merges:
-        symbols = _merged(symbols, pair, once=True)
-    return symbols
-
-
-def _longest(word: str, merges: list) -> tuple[str, ...]:
-    known, symbols = {"".join(pair) for pair in merges}, []
-    while word:
-        symbols.append(next((word[:end] for end in range(len(word), 1, -1) if word[:end] in known), word[0]))
-        word = word[len(symbols[-1]):]
-    return tuple(symbols)
-
-
-_ENCODE_MISTAKES: dict[str, Callable] = {
-    "the leftmost known pair is merged first, whatever its rank": _leftmost,
-    "the leftmost known pair is merged first, wherever it occurs, whatever its rank":
-        lambda *given: _encoded(*given, choose=lambda known, key: known[0]),
-    "each pair gets one turn, and only its first occurrence is merged": _single_merges,
-    "the longest known symbol is cut off each time, but BPE does not look for it": _longest,
-    "pairs learnt last are merged first": lambda *given: _encoded(*given, choose=max),
-    "it stops after one merge, though known pairs are left": lambda *given: _encoded(*given, rounds=1),
-    "those are still single letters": lambda word, _: tuple(word),
-}
-
-
-def _no_encoding(found: tuple[str, ...], word: str, merges: list) -> str:
+def _no_fewest(found: tuple[str, ...], word: str, known: tuple[str, ...]) -> str:
+    if found == _UNKNOWN:
+        return "there is a cut, so the word is not unknown"
+    if strange := [piece for piece in found if piece not in known]:
+        return f"{strange[0]!r} is not one of the known pieces"
     if "".join(found) != word:
-        return "letters are lost or added"
-    left = next((pair for pair in pairwise(found) if pair in merges), None)
-    return f"the known pair {left} is left" if left else "these are not the symbols of BPE"
+        return f"joined, these pieces give {''.join(found)!r}"
+    return "the word can be cut into fewer pieces"
+
+
+# Together they hold all bytes that one can be wrong about: those of ASCII, and those that continue a character.
+_TEXTS = (
+    "To be, or not to be?", " Die Straße führt zum Äquator. ", "aquí: 50 €", "语言模型很有趣。中文",
+    "Well done 👩‍🚀🎉!", "for i in range(10):\n    print(i)\n", "\tone\r\n\r\n  two", "".join(map(chr, range(0x180))),
+)
+
+
+def _text_back(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
+    used = [getattr(answer, "__self__", None)]
+    if inspect.isfunction(answer):
+        names = inspect.getclosurevars(answer)
+        used += [*names.globals.values(), *names.nonlocals.values()]
+    if any(isinstance(value, PreTrainedTokenizerBase) for value in used):
+        return "Your function uses a tokenizer, but the pieces alone have to be enough."
+    return compare(
+        answer, lambda text, _: text,
+        [(text, tokenizer.convert_ids_to_tokens(_tokens(tokenizer, text))) for text in _TEXTS],
+        given=lambda _, pieces: f"For the pieces {pieces[:12]}{' and so on,' if len(pieces) > 12 else ''}",
+        read=_one_text, run=lambda answer, _, pieces: call(answer, pieces), mistakes=_TEXT_MISTAKES, otherwise=_no_text)
+
+
+def _one_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Fault(f"Your function returns {show(value)}, but one text is needed.")
+    return value
+
+
+def _alone(text: str, pieces: list[str], errors: str) -> str:
+    """Decode the bytes of each piece by themselves; it has as many as characters."""
+    encoded = BytesIO(text.encode())
+    return "".join(encoded.read(len(piece)).decode(errors=errors) for piece in pieces)
+
+
+_TEXT_MISTAKES: dict[str, Callable] = {
+    "nothing is turned back": lambda _, pieces: "".join(pieces),
+    "only the spaces are turned back": lambda _, pieces: "".join(pieces).replace("Ġ", " "),
+    "only spaces and line ends are turned back":
+        lambda _, pieces: "".join(pieces).replace("Ġ", " ").replace("Ċ", "\n"),
+    "each piece is decoded alone, wherever the characters of the text end": partial(_alone, errors="replace"),
+    "each piece is decoded alone, and what is no whole character is lost": partial(_alone, errors="ignore"),
+    "the bytes are right, but they are read as one character each":
+        lambda text, _: text.encode().decode("latin-1"),
+    "256 is taken from every character beyond 255, which is right for the first 33 of them alone":
+        lambda _, pieces: bytes(ord(character) % 256 for character in "".join(pieces)).decode(errors="replace"),
+}
+
+
+def _no_text(found: str, text: str, _) -> str:
+    if "\ufffd" in found:
+        return "the text holds \ufffd, which stands for bytes that are no UTF-8"
+    if found.split() == text.split():
+        return "the words are right, but the white space is not that of the text"
+    right = next((place for place in range(len(text), 0, -1) if found.startswith(text[:place])), 0)
+    return f"it is right up to character {right} and no further" if right else "even its first character is wrong"
 
 
 EXERCISES = {
@@ -275,11 +309,11 @@ EXERCISES = {
     "pair": Exercise(
         _pair,
         "Go through the neighbours in every word and keep a tally, in which a frequent word weighs more."),
-    "merge": Exercise(
-        _merge,
-        "Go through the places from the left: how far do you move on after a merge, and how far otherwise?"),
-    "encode": Exercise(
-        _encode,
-        "After each merge there are new neighbours: look at all of them again, and ask the list of merges which "
-        "pair comes first."),
+    "fewest": Exercise(
+        _fewest,
+        "Suppose you knew the shortest cut of every shorter beginning of the word: what would be left to choose?"),
+    "text_back": Exercise(
+        _text_back,
+        "Which byte does each character stand for, and how many such characters are there? And does a character of "
+        "the text always end where a piece ends?"),
 }

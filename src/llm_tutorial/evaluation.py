@@ -124,7 +124,6 @@ def continuations(
     return written
 
 
-@torch.no_grad()
 def recited_share(
     model: PreTrainedModel,
     chunks: Sequence[Sequence[int]],

@@ -64,10 +64,11 @@ def best_tokens(logits: torch.Tensor, tokenizer: PreTrainedTokenizerBase, k: int
 
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode, without dropout, and afterwards the mode from before."""
+    """Evaluation mode, without dropout and gradients, and afterwards the mode from before."""
     training = model.training
     model.eval()
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
         model.train(training)

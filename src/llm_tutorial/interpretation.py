@@ -36,7 +36,6 @@ class Attention:
     weights: torch.Tensor
 
 
-@torch.no_grad()
 def attention_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> Attention:
     """Return the attention weights of all layers and heads while the model reads ``text``.
 
@@ -69,7 +68,6 @@ def attention_to_the_right(attention: Attention, position: int) -> torch.Tensor:
     return attention.weights[:, :, position, position + 1:].sum(dim=-1)
 
 
-@torch.no_grad()
 def layer_predictions(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, k: int = 1
 ) -> list[list[list[Prediction]]]:

@@ -31,7 +31,6 @@ _STEPS = (
 _UNKNOWN = "#ffffff", "#000000"
 
 
-@torch.no_grad()
 def token_surprisals(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
 ) -> list[tuple[str, float | None]]:
@@ -53,7 +52,6 @@ def token_surprisals(
     return list(zip(_texts(tokenizer, ids), [None, *_bits(logits, ids[1:])], strict=True))
 
 
-@torch.no_grad()
 def pseudo_surprisals(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
 ) -> list[tuple[str, float]]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from llm_tutorial.exercises.checking import Fault, call, require_function
 
-__all__ = ["call_guarded", "call_with", "compare", "draw", "evaluating", "number", "show", "string", "tensor"]
+__all__ = ["call_guarded", "call_with", "compare", "draw", "number", "show", "string", "tensor"]
 
 
 def compare(
@@ -73,18 +71,6 @@ def call_guarded(*names: str) -> Callable[..., Any]:
         return result
 
     return run
-
-
-@contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode without gradients, and afterwards the mode from before."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

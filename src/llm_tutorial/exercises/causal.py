@@ -11,18 +11,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_tutorial.exercises.answers import (
-    call_guarded,
-    call_with,
-    compare,
-    draw,
-    evaluating,
-    number,
-    show,
-    string,
-    tensor,
-)
+from llm_tutorial.exercises.answers import call_guarded, call_with, compare, draw, number, show, string, tensor
 from llm_tutorial.exercises.checking import Exercise, Fault, call, require_function
+from llm_tutorial.inference import evaluating
 
 __all__ = ["EXERCISES"]
 

@@ -52,6 +52,8 @@ def own_functions(tree: ast.Module) -> dict[str, set[str]]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "llm_tutorial":
             module = importlib.import_module(node.module)
             for alias in node.names:
+                if not hasattr(module, alias.name):  # a module of a package, which it imports only when asked
+                    importlib.import_module(f"{node.module}.{alias.name}")
                 value = getattr(module, alias.name)
                 if callable(value):
                     takes_any = any(parameter.kind == parameter.VAR_KEYWORD

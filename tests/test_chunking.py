@@ -5,6 +5,7 @@ from itertools import chain
 import pytest
 from datasets import Dataset, DatasetDict
 
+from llm_tutorial import chunking
 from llm_tutorial.chunking import chunk_documents, chunked_dataset
 
 SENTENCE = "life is like a box of chocolates."
@@ -25,6 +26,19 @@ def test_rejoined_chunks_are_each_documents_first_tokens(causal_tokenizer, lengt
     assert {len(ids) for ids in chunks.input_ids} == {length}
     assert chunks.documents == sorted(chunks.documents)
     assert chunks.dropped_tokens == kept - length * len(chunks.input_ids)
+
+
+def test_batches_change_nothing_but_memory(causal_tokenizer, monkeypatch):
+    at_once, sizes, encode = chunk_documents(TEXTS, causal_tokenizer, 16), [], type(causal_tokenizer).__call__
+
+    def spied(self, texts, **options):
+        sizes.append(len(texts))
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(type(causal_tokenizer), "__call__", spied)
+    monkeypatch.setattr(chunking, "DOCUMENTS_AT_ONCE", 2)
+    assert chunk_documents(TEXTS, causal_tokenizer, 16) == at_once
+    assert sizes == [2, 2, 1]
 
 
 def test_no_special_token_is_added(masked_tokenizer):

@@ -3,13 +3,14 @@
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from llm_tutorial import files
-from llm_tutorial.checkpoints import load_gpt2_tokenizer
-from llm_tutorial.corpus import load_introductions, load_wikipedia
+from llm_tutorial.checkpoints import load_gpt2_tokenizer, resolve_checkpoint
+from llm_tutorial.corpus import load_introductions, load_wikipedia, resolve_wikipedia
 
 GPT2_HASHES = {
     "vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -69,10 +70,27 @@ def test_a_damaged_file_is_named_with_a_remedy(data, name, load, damage):
         load()
 
 
-def test_a_file_that_is_not_listed_is_refused(data):
+@pytest.mark.parametrize("check", [files.verified, files.listed_sha256])
+def test_a_file_that_is_not_listed_is_refused(data, check):
     (data / "new.txt").write_text("new", encoding="utf-8")
     with pytest.raises(ValueError, match=r"new\.txt is not listed in .*SHA256SUMS"):
-        files.verified(data / "new.txt")
+        check(data / "new.txt")
+
+
+def test_the_listed_hash_is_known_without_reading_the_file(data):
+    expected = files.sha256_of(data / "tokenizers" / "gpt2" / "vocab.json")
+    (data / "tokenizers" / "gpt2" / "vocab.json").unlink()
+    assert files.listed_sha256(data / "tokenizers" / "gpt2" / "vocab.json") == expected
+
+
+@pytest.mark.parametrize(("resolve", "name"), [
+    (partial(resolve_checkpoint, "masked"), "models/minilm-mlm/model.safetensors"),
+    (resolve_wikipedia, "wikipedia/articles.parquet")])
+def test_a_source_is_read_once_to_be_checked(monkeypatch, resolve, name):
+    read, sha256_of = [], files.sha256_of
+    monkeypatch.setattr(files, "sha256_of", lambda path: (read.append(path), sha256_of(path))[1])
+    assert resolve().revision == sha256_of(files.data_folder() / name)
+    assert read.count(files.data_folder() / name) == 1
 
 
 def test_missing_data_says_how_to_get_it(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "chosen_source",
     "load_causal_lm",
+    "load_checkpoint",
     "load_gpt2_tokenizer",
     "load_masked_lm",
     "resolve_checkpoint",
@@ -137,7 +138,7 @@ def _offline_checkpoint(name: str, reason: str) -> Checkpoint:
     folder = files.data_folder() / "models" / "minilm-mlm"
     for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         files.verified(folder / file)
-    return Checkpoint(folder, files.sha256_of(folder / "model.safetensors"), "offline", reason, "minilm-mlm")
+    return Checkpoint(folder, files.listed_sha256(folder / "model.safetensors"), "offline", reason, "minilm-mlm")
 
 
 def load_masked_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -146,7 +147,7 @@ def load_masked_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBas
     Raises:
         ConnectionError, OSError, ValueError: as ``resolve_checkpoint``.
     """
-    return _load(resolve_checkpoint("masked", source=source), AutoModelForMaskedLM)
+    return load_checkpoint(resolve_checkpoint("masked", source=source), AutoModelForMaskedLM)
 
 
 def load_causal_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -155,10 +156,18 @@ def load_causal_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBas
     Raises:
         ConnectionError, OSError, ValueError: as ``resolve_checkpoint``.
     """
-    return _load(resolve_checkpoint("causal", source=source), AutoModelForCausalLM)
+    return load_checkpoint(resolve_checkpoint("causal", source=source), AutoModelForCausalLM)
 
 
-def _load(checkpoint: Checkpoint, auto_class: type) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def load_checkpoint(checkpoint: Checkpoint, auto_class: type) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Return tokenizer and model of the files, fp32, on the CPU, in evaluation mode.
+
+    Args:
+        auto_class: ``AutoModelForMaskedLM`` or ``AutoModelForCausalLM``.
+
+    Raises:
+        OSError: files are missing or damaged.
+    """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, trust_remote_code=False)
     # Without a dtype the weights would keep the type they are stored in, half precision for some checkpoints.
     model = auto_class.from_pretrained(

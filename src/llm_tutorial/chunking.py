@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Chunks", "chunk_documents", "chunked_dataset"]
 
+DOCUMENTS_AT_ONCE = 256
+
 
 @dataclass(frozen=True)
 class Chunks:
@@ -81,17 +83,18 @@ def _chunked_split(name: str, split: Dataset, tokenizer: PreTrainedTokenizerBase
 
 
 def _full_chunks(texts: list[str], tokenizer: PreTrainedTokenizerBase, context_length: int) -> Chunks:
-    if not texts:
-        return Chunks([], [], 0, [])
-    encoded = tokenizer(
-        texts, truncation=True, max_length=context_length, return_overflowing_tokens=True, return_length=True,
-        add_special_tokens=False)
-    rows = list(zip(encoded["input_ids"], encoded["length"], encoded["overflow_to_sample_mapping"], strict=True))
-    full = [(ids, document) for ids, length, document in rows if length == context_length]
-    documents = [document for _, document in full]
-    return Chunks(
-        input_ids=[ids for ids, _ in full],
-        documents=documents,
-        dropped_tokens=sum(length for _, length, _ in rows if length < context_length),
-        dropped_documents=sorted(set(range(len(texts))) - set(documents)),
-    )
+    rows, documents, dropped_tokens = [], [], 0
+    # In batches: what the tokenizer returns beside the ids takes several times their memory.
+    for start in range(0, len(texts), DOCUMENTS_AT_ONCE):
+        encoded = tokenizer(
+            texts[start:start + DOCUMENTS_AT_ONCE], truncation=True, max_length=context_length,
+            return_overflowing_tokens=True, return_length=True, return_attention_mask=False,
+            return_token_type_ids=False, add_special_tokens=False)
+        for ids, length, document in zip(encoded["input_ids"], encoded["length"],
+                                         encoded["overflow_to_sample_mapping"], strict=True):
+            if length == context_length:
+                rows.append(ids)
+                documents.append(start + document)
+            else:
+                dropped_tokens += length
+    return Chunks(rows, documents, dropped_tokens, sorted(set(range(len(texts))) - set(documents)))

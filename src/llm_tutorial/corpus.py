@@ -55,7 +55,7 @@ def resolve_wikipedia(*, source: str | None = None) -> Checkpoint:
                                   f"{trouble}. Set LLM_TUTORIAL_SOURCE=auto or offline to use the bundled articles.")
         reason = f"hub not reachable: {trouble}"
     path = files.verified(files.data_folder() / "wikipedia" / "articles.parquet")
-    return Checkpoint(path, files.sha256_of(path), "offline", reason, "bundled Wikipedia articles")
+    return Checkpoint(path, files.listed_sha256(path), "offline", reason, "bundled Wikipedia articles")
 
 
 def load_wikipedia(

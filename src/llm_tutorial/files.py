@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_folder", "data_folder", "new_folder", "replace_file", "sha256_of", "verified"]
+__all__ = ["cache_folder", "data_folder", "listed_sha256", "new_folder", "replace_file", "sha256_of", "verified"]
 
 
 def data_folder() -> Path:
@@ -59,12 +59,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verified(path: Path) -> Path:
-    """Return ``path``, a file below ``data_folder()``, once its hash equals the one in ``SHA256SUMS``.
+def listed_sha256(path: Path) -> str:
+    """Return the hash that ``SHA256SUMS`` lists for a file below ``data_folder()``; the file itself is not read.
 
     Raises:
-        FileNotFoundError: the file is missing.
-        OSError: the file is damaged or was changed.
         ValueError: ``SHA256SUMS`` does not list the file.
     """
     folder = data_folder()
@@ -73,12 +71,24 @@ def verified(path: Path) -> Path:
     known = {entry: digest for digest, entry in (line.split(maxsplit=1) for line in lines)}
     if name not in known:
         raise ValueError(f"{name} is not listed in {folder / 'SHA256SUMS'}; list it there or use a listed file.")
+    return known[name]
+
+
+def verified(path: Path) -> Path:
+    """Return ``path``, a file below ``data_folder()``, once its hash equals the one in ``SHA256SUMS``.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        OSError: the file is damaged or was changed.
+        ValueError: ``SHA256SUMS`` does not list the file.
+    """
+    expected = listed_sha256(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. Restore it with: git checkout -- data (or reinstall the package).")
     found = sha256_of(path)
-    if found != known[name]:
+    if found != expected:
         raise OSError(
-            f"{path} is damaged: its sha256 is {found}, expected {known[name]} ({path.stat().st_size:,} bytes). "
+            f"{path} is damaged: its sha256 is {found}, expected {expected} ({path.stat().st_size:,} bytes). "
             "Restore it with: git checkout -- data (or reinstall the package)."
         )
     return path

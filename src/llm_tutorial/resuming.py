@@ -11,14 +11,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import DatasetDict
+from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from llm_tutorial.files import sha256_of
@@ -38,13 +38,14 @@ _DECISIVE = ("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_typ
 def run_configuration(
     model: PreTrainedModel,
     arguments: TrainingArguments,
-    datasets: DatasetDict,
+    datasets: Mapping[str, Dataset | IterableDataset],
     tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> dict[str, Any]:
     """Return what decides where a run ends, for ``CheckpointGuard``: model, arguments, training chunks, tokenizer.
 
-    The devices and how often the run logs, evaluates and saves are left out.
+    The devices and how often the run logs, evaluates and saves are left out.  So are the chunks of a stream, which
+    cannot be read in advance: add what they depend on.
 
     Args:
         optimizer: the optimiser handed to the Trainer, before it trains; None if ``arguments.optim`` names it.
@@ -55,8 +56,9 @@ def run_configuration(
     facts |= {name: getattr(arguments, name, None) for name in _DECISIVE}
     facts["global_batch"] = (
         arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size)
-    ids = (np.asarray(row, dtype="<i8").tobytes() for row in datasets["train"]["input_ids"])
-    facts["training_chunks"] = _sha256(part for row in ids for part in (len(row).to_bytes(8, "little"), row))
+    if not isinstance(datasets["train"], IterableDataset):
+        ids = (np.asarray(row, dtype="<i8").tobytes() for row in datasets["train"]["input_ids"])
+        facts["training_chunks"] = _sha256(part for row in ids for part in (len(row).to_bytes(8, "little"), row))
     words = json.dumps([tokenizer.get_vocab(), tokenizer.special_tokens_map], sort_keys=True)
     facts["tokenizer"] = _sha256([words.encode()])
     if optimizer is not None:
@@ -110,7 +112,7 @@ class CheckpointGuard(TrainerCallback):
             return
         folder = Path(args.output_dir)
         found = [(step, path, _damage(path, step)) for step, path in _checkpoints(folder)]
-        self._check_record(folder, bool(found))
+        self.check_record(folder, has_checkpoints=bool(found))
         newest = f"resume_from_checkpoint=newest_checkpoint({args.output_dir!r})"
         for step, path, damage in found:
             if damage is None and step > state.global_step:
@@ -152,7 +154,12 @@ class CheckpointGuard(TrainerCallback):
         _sync_folder(checkpoint.parent)
         _write_whole(checkpoint / "manifest.json", {"format": 1, "step": state.global_step, "files": files})
 
-    def _check_record(self, folder: Path, has_checkpoints: bool) -> None:
+    def check_record(self, folder: Path, *, has_checkpoints: bool) -> None:
+        """Check that ``run.json`` in the output folder is this run's, or write it where the folder holds no run yet.
+
+        Raises:
+            ValueError: the folder belongs to another run, or to another program.
+        """
         remedy = "Choose another output_dir, or delete that folder if nothing in it is needed."
         path, recorded = folder / "run.json", None
         if not path.is_file():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 import transformers
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, IterableDataset
 from transformers import (
     DataCollatorForLanguageModeling,
     GPT2Config,
@@ -129,11 +129,13 @@ def training_arguments(
 def build_trainer(
     model: GPT2LMHeadModel,
     arguments: TrainingArguments,
-    datasets: DatasetDict,
+    datasets: Mapping[str, Dataset | IterableDataset],
     tokenizer: PreTrainedTokenizerBase,
     *,
     preset: str | Preset,
     callbacks: Iterable[TrainerCallback] = (),
+    collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> Trainer:
     """Return a Trainer for ``datasets["train"]`` and ``datasets["valid"]`` with the preset's optimiser.
 
@@ -142,12 +144,23 @@ def build_trainer(
     weights or losses infinite or NaN.  If ``arguments`` save checkpoints, each gets a manifest, and ``train()`` raises
     ValueError where the output folder belongs to another run: see ``llm_tutorial.resuming``.
 
+    Args:
+        datasets: chunks, ``input_ids``; those to train on may be a stream, which is not checked in advance.
+        collator: makes a batch of chunks; by default the library's for language models, which leaves padding, and so
+            the end-of-text token, out of the labels.
+        record: what else decides where the run ends, such as how a stream is read.
+
     Raises:
-        ValueError: unknown preset, no training chunk, chunks longer than the model's positions, or token ids beyond
-            the model's vocabulary.
+        ValueError: unknown preset, no training chunk, chunks longer than the model's positions, token ids beyond
+            the model's vocabulary, or a preset with ``stop_at`` and a stream, of which nobody can say what share is
+            recited.
     """
     preset = pick_preset(preset)
-    _check_chunks(model, datasets)
+    streamed = isinstance(datasets.get("train"), IterableDataset)
+    if streamed and preset.stop_at is not None:
+        raise ValueError(f"stop_at={preset.stop_at} needs training chunks that can be counted, and a stream has no "
+                         "end: set stop_at to None.")
+    _check_chunks(model, datasets, ("valid",) if streamed else ("train", "valid"))
     # Without it the Trainer counts one position too many per row and reports losses that are too low.
     model.loss_type = "ForCausalLM"
     optimizer = None
@@ -158,7 +171,7 @@ def build_trainer(
     trainer = Trainer(
         model=model,
         args=arguments,
-        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        data_collator=collator or DataCollatorForLanguageModeling(tokenizer, mlm=False),
         train_dataset=datasets["train"],
         eval_dataset=_spread(datasets["valid"], WATCHED_CHUNKS),
         processing_class=tokenizer,
@@ -170,7 +183,8 @@ def build_trainer(
         trainer.add_callback(StopWhenRecited(datasets["train"]["input_ids"][:], preset.stop_at))
     trainer.add_callback(FiniteLoss())
     if arguments.save_strategy != "no":
-        trainer.add_callback(CheckpointGuard(run_configuration(model, arguments, datasets, tokenizer, optimizer)))
+        configuration = run_configuration(model, arguments, datasets, tokenizer, optimizer)
+        trainer.add_callback(CheckpointGuard(configuration | dict(record or {})))
     return trainer
 
 
@@ -190,8 +204,10 @@ def _spread(chunks: Dataset, at_most: int) -> Dataset:
     return chunks.select(range(0, len(chunks), step))
 
 
-def _check_chunks(model: GPT2LMHeadModel, datasets: DatasetDict) -> None:
-    for split in ("train", "valid"):
+def _check_chunks(
+    model: GPT2LMHeadModel, datasets: Mapping[str, Dataset | IterableDataset], splits: Iterable[str]
+) -> None:
+    for split in splits:
         if split not in datasets or len(datasets[split]) == 0:
             raise ValueError(f"There is no {split!r} chunk: give texts longer than the context length.")
         if "input_ids" not in datasets[split].column_names:

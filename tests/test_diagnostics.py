@@ -82,7 +82,7 @@ def test_sound_machine_passes():
     needs = {need.notebook: found.pop(need.notebook) for need in NEEDS}
     assert {finding.verdict for finding in needs.values()} <= {"ok", "note"}  # memory may be short at the moment
     assert {finding.verdict for finding in found.values()} == {"ok"}, found
-    repositories = {repository for repository, _ in checkpoints._HUB_CHECKPOINTS.values()} | {corpus._REPOSITORY}
+    repositories = {repository for repository, _ in checkpoints._HUB_CHECKPOINTS.values()} | {corpus.REPOSITORY}
     assert repositories <= set(found)
     assert {"Python", "torch", "ruff", "import torch", "modules", "interfaces", "loading", "device", "source",
             "bundled data", "offline causal", "disk", "hub cache", "leftovers", "widgets", "kernel", "trackers",
@@ -244,7 +244,7 @@ def test_what_is_cached_needs_no_hub(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "cached_snapshot", lambda *_: tmp_path)
     pd.DataFrame({"id": ["1"]}).to_parquet(corpus._kept_file())
     found = findings_by_subject(0, "hub")
-    assert found[corpus._REPOSITORY].detail.startswith("in the cache: ")
+    assert found[corpus.REPOSITORY].detail.startswith("in the cache: ")
 
 
 @pytest.mark.usefixtures("machine")
@@ -254,7 +254,7 @@ def test_damaged_articles_are_named(monkeypatch, source, verdict):
     pd.DataFrame({"id": ["1"]}).to_parquet(corpus._kept_file())
     whole = corpus._kept_file().read_bytes()
     corpus._kept_file().write_bytes(whole[:-9])
-    finding = findings_by_subject(int(verdict == "FAIL"), "hub")[corpus._REPOSITORY]
+    finding = findings_by_subject(int(verdict == "FAIL"), "hub")[corpus.REPOSITORY]
     assert finding.verdict == verdict
     assert f"{corpus._kept_file()} is damaged" in finding.detail
     assert "Delete it" in finding.detail

@@ -109,7 +109,7 @@ def test_a_hub_that_never_answers_costs_its_deadline(monkeypatch, tmp_path):
         assert time.monotonic() - started < 3.5  # less than one request may take
     hub.why_unreachable.cache_clear()
     assert [finding.verdict for finding in found] == ["note"] * 3
-    assert found[-1].what == corpus._REPOSITORY
+    assert found[-1].what == corpus.REPOSITORY
     assert all("no answer within 0.5 s" in finding.detail for finding in found)
 
 

@@ -26,7 +26,7 @@ from hub_server import HubServer, Repository
 import llm_tutorial
 from llm_tutorial import files
 from llm_tutorial.checkpoints import _HUB_CHECKPOINTS, load_gpt2_tokenizer
-from llm_tutorial.corpus import _REPOSITORY, _REVISION, _STREAMED_ROWS
+from llm_tutorial.corpus import _STREAMED_ROWS, REPOSITORY, REVISION
 
 OWN, OWN_COMMIT = "someone/tiny-bert", "a" * 40
 SHIPPED = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
@@ -137,7 +137,7 @@ def repositories(tmp_path_factory) -> list[Repository]:
         built.append(Repository.of_folder(*_HUB_CHECKPOINTS[name], folder / name))
     built.append(Repository(OWN, OWN_COMMIT, built[0].files))
     write_wikipedia(folder / "wikipedia")
-    built.append(Repository.of_folder(_REPOSITORY, _REVISION, folder / "wikipedia", "datasets"))
+    built.append(Repository.of_folder(REPOSITORY, REVISION, folder / "wikipedia", "datasets"))
     return built
 
 
@@ -221,7 +221,7 @@ def test_all_comes_from_the_hub_once_and_from_the_cache_when_it_is_gone(run, ser
 
     parquet = "20231101.en/train-00000-of-00002.parquet"
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= requested(server) <= SHIPPED | {parquet}
-    dataset = server.repositories["datasets", _REPOSITORY].files[parquet]
+    dataset = server.repositories["datasets", REPOSITORY].files[parquet]
     sent = sum(answer.sent for answer in server.answers if dataset.sha256 in answer.path)
     assert sent < 1_000_000 < 20_000_000 < len(dataset.content)  # only the pages that hold the first rows
 

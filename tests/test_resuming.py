@@ -445,7 +445,7 @@ def test_the_configuration_is_what_decides_the_result(causal_tokenizer, tmp_path
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for same in (facts(logging_steps=1, save_steps=3, per_device_eval_batch_size=1, max_steps=LAST_STEP),
                  facts(per_device_train_batch_size=2, gradient_accumulation_steps=2), facts(chunks=tiny_chunks()),
-                 facts(model=GPT2LMHeadModel.from_pretrained(tmp_path / "model"))):
+                 facts(model=GPT2LMHeadModel.from_pretrained(tmp_path / "model", use_safetensors=True))):
         assert same == base
     for different, keys in (
         (facts(learning_rate=1.0, seed=1), {"learning_rate", "seed"}),

@@ -42,7 +42,6 @@ IMPORTS_PICKLE, LOADS_PICKLE, REMOTE_CODE, ANY_FORMAT, RUNS_TEXT = (
 EXCEPTIONS = {
     ("tests/test_security.py", IMPORTS_PICKLE): "makes the traps, and shows that they would work",
     ("tests/test_resuming.py", IMPORTS_PICKLE): "makes a trap, and shows that it would work",
-    ("tests/test_resuming.py", ANY_FORMAT): "loads a model that the line before it saved",
 }
 
 SECRETS = {

@@ -14,7 +14,7 @@ from two_processes import BATCH, DOCUMENTS, results
 
 import llm_tutorial
 from llm_tutorial import streams
-from llm_tutorial.corpus import _REPOSITORY, _REVISION, COLUMNS
+from llm_tutorial.corpus import COLUMNS, REPOSITORY, REVISION
 from llm_tutorial.packing import packed_chunks
 from llm_tutorial.streams import first_documents, packed_stream, read_documents, wikipedia_files
 
@@ -121,7 +121,7 @@ def hub_server(tmp_path):
         rows = [row | {"text": row["text"] + os.urandom(500).hex()}
                 for row in rows_of(range(400 * file, 400 * file + 400))]
         pd.DataFrame(rows).to_parquet(folder / f"train-{file:05}-of-00002.parquet", row_group_size=50)
-    repository = Repository.of_folder(_REPOSITORY, _REVISION, tmp_path / "repository", "datasets")
+    repository = Repository.of_folder(REPOSITORY, REVISION, tmp_path / "repository", "datasets")
     with HubServer([repository]) as server:
         yield server
     assert server.unknown == []
@@ -163,9 +163,9 @@ def test_the_hubs_files_are_streamed_and_go_on_after_a_cut(hub_server, tmp_path)
                           timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["files"] == [f"hf://datasets/{_REPOSITORY}@{_REVISION}/20231101.en/train-{number:05}-of-00002.parquet"
+    assert found["files"] == [f"hf://datasets/{REPOSITORY}@{REVISION}/20231101.en/train-{number:05}-of-00002.parquet"
                               for number in range(2)]
-    assert (found["source"], found["revision"]) == ("hub", _REVISION)
+    assert (found["source"], found["revision"]) == ("hub", REVISION)
     assert found["titles"] == [f"title {number}" for number in range(400)]
     assert [line.rpartition("trying again in ")[2] for line in found["lines"]] == ["1 s", "4 s", "15 s"]
 

@@ -17,12 +17,22 @@ from huggingface_hub import HfFileSystem
 from llm_tutorial import files, hub
 from llm_tutorial.checkpoints import Checkpoint, chosen_source
 
-__all__ = ["COLUMNS", "cut_at_sentence", "load_introductions", "load_texts", "load_wikipedia", "resolve_wikipedia"]
+__all__ = [
+    "COLUMNS",
+    "CONFIGURATION",
+    "REPOSITORY",
+    "REVISION",
+    "cut_at_sentence",
+    "load_introductions",
+    "load_texts",
+    "load_wikipedia",
+    "resolve_wikipedia",
+]
 
 COLUMNS = ["id", "url", "title", "text"]
-_REPOSITORY = "wikimedia/wikipedia"
-_CONFIGURATION = "20231101.en"
-_REVISION = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
+REPOSITORY = "wikimedia/wikipedia"
+CONFIGURATION = "20231101.en"
+REVISION = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
 _STREAMED_ROWS = 400
 _PIECE_BYTES = 1 << 20
 _LONGEST_INTRODUCTIONS = 4
@@ -45,13 +55,13 @@ def resolve_wikipedia(*, source: str | None = None) -> Checkpoint:
     if chosen != "offline":
         kept = _kept_file()
         if kept.is_file():
-            return Checkpoint(kept, _REVISION, "cache", "downloaded earlier", _REPOSITORY)
-        trouble = hub.why_unreachable(_REPOSITORY, _REVISION, "dataset")
+            return Checkpoint(kept, REVISION, "cache", "downloaded earlier", REPOSITORY)
+        trouble = hub.why_unreachable(REPOSITORY, REVISION, "dataset")
         if trouble is None:
             _stream_rows(kept)
-            return Checkpoint(kept, _REVISION, "hub", "the hub answered", _REPOSITORY)
+            return Checkpoint(kept, REVISION, "hub", "the hub answered", REPOSITORY)
         if chosen == "hub":
-            raise ConnectionError(f"{_REPOSITORY} is wanted from the hub ({origin}), but the hub cannot be reached: "
+            raise ConnectionError(f"{REPOSITORY} is wanted from the hub ({origin}), but the hub cannot be reached: "
                                   f"{trouble}. Set LLM_TUTORIAL_SOURCE=auto or offline to use the bundled articles.")
         reason = f"hub not reachable: {trouble}"
     path = files.verified(files.data_folder() / "wikipedia" / "articles.parquet")
@@ -168,7 +178,7 @@ def _read_text(path: Path) -> str:
 
 
 def _kept_file() -> Path:
-    return files.cache_folder() / f"wikipedia-{_CONFIGURATION}-{_REVISION[:12]}-{_STREAMED_ROWS}.parquet"
+    return files.cache_folder() / f"wikipedia-{CONFIGURATION}-{REVISION[:12]}-{_STREAMED_ROWS}.parquet"
 
 
 def _stream_rows(target: Path) -> None:
@@ -181,7 +191,7 @@ def _stream_rows(target: Path) -> None:
     os.close(handle)
     try:
         hub_files = HfFileSystem(token=False)
-        first = min(hub_files.glob(f"datasets/{_REPOSITORY}@{_REVISION}/{_CONFIGURATION}/train-*.parquet"))
+        first = min(hub_files.glob(f"datasets/{REPOSITORY}@{REVISION}/{CONFIGURATION}/train-*.parquet"))
         with hub_files.open(first, cache_type="none") as file, pq.ParquetFile(file, buffer_size=_PIECE_BYTES) as table:
             # One row group at a time: asked for all of them, pyarrow would read ahead to the end of the file.
             batches = (batch for group in range(table.num_row_groups)
@@ -190,7 +200,7 @@ def _stream_rows(target: Path) -> None:
         pd.DataFrame(rows)[COLUMNS].to_parquet(partial)
         os.replace(partial, target)
     except Exception as error:  # the libraries' versions share no common type for a broken stream
-        raise ConnectionError(f"Streaming {_REPOSITORY} from the hub broke off ({type(error).__name__}: {error}). "
+        raise ConnectionError(f"Streaming {REPOSITORY} from the hub broke off ({type(error).__name__}: {error}). "
                               "Run the cell again, or set LLM_TUTORIAL_SOURCE=offline.") from error
     finally:
         Path(partial).unlink(missing_ok=True)

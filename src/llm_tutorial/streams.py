@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm_tutorial import files, hub
 from llm_tutorial.checkpoints import chosen_source
-from llm_tutorial.corpus import _CONFIGURATION, _REPOSITORY, _REVISION, COLUMNS
+from llm_tutorial.corpus import COLUMNS, CONFIGURATION, REPOSITORY, REVISION
 from llm_tutorial.packing import packed_chunks
 
 __all__ = ["StreamSource", "first_documents", "packed_stream", "read_documents", "wikipedia_files"]
@@ -55,11 +55,11 @@ def wikipedia_files(*, source: str | None = None) -> StreamSource:
     chosen, origin = chosen_source(source)
     reason = origin
     if chosen != "offline":
-        trouble = hub.why_unreachable(_REPOSITORY, _REVISION, "dataset")
+        trouble = hub.why_unreachable(REPOSITORY, REVISION, "dataset")
         if trouble is None:
-            return StreamSource(_hub_files(), _REVISION, "hub", "the hub answered", f"{_REPOSITORY} {_CONFIGURATION}")
+            return StreamSource(_hub_files(), REVISION, "hub", "the hub answered", f"{REPOSITORY} {CONFIGURATION}")
         if chosen == "hub":
-            raise ConnectionError(f"{_REPOSITORY} is wanted from the hub ({origin}), but the hub cannot be reached: "
+            raise ConnectionError(f"{REPOSITORY} is wanted from the hub ({origin}), but the hub cannot be reached: "
                                   f"{trouble}. Set LLM_TUTORIAL_SOURCE=auto or offline to stream the bundled articles.")
         reason = f"hub not reachable: {trouble}"
     folder = files.data_folder() / "wikipedia"
@@ -193,11 +193,11 @@ def _chunks_of_files(
 
 
 def _hub_files() -> tuple[str, ...]:
-    pattern = f"datasets/{_REPOSITORY}@{_REVISION}/{_CONFIGURATION}/train-*.parquet"
+    pattern = f"datasets/{REPOSITORY}@{REVISION}/{CONFIGURATION}/train-*.parquet"
     try:
         found = sorted(HfFileSystem(token=False).glob(pattern))
     except Exception as error:  # as above: no common type over the library's versions
-        raise ConnectionError(f"The hub does not list the files of {_REPOSITORY} ({type(error).__name__}: {error}). "
+        raise ConnectionError(f"The hub does not list the files of {REPOSITORY} ({type(error).__name__}: {error}). "
                               "Try again, or set LLM_TUTORIAL_SOURCE=offline.") from error
     if not found:
         raise FileNotFoundError(f"No file on the hub is called {pattern}: set LLM_TUTORIAL_SOURCE=offline.")

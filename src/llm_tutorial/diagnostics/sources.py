@@ -36,7 +36,7 @@ def hub_repositories(seconds: float = _SECONDS) -> Iterator[Finding]:
     from llm_tutorial import checkpoints, corpus, hub
 
     wanted = {repo: (revision, "model") for repo, revision in checkpoints._HUB_CHECKPOINTS.values()}
-    wanted[corpus._REPOSITORY] = (corpus._REVISION, "dataset")
+    wanted[corpus.REPOSITORY] = (corpus.REVISION, "dataset")
     source, asked = source_or_auto(), {}
     for repo, (revision, kind) in wanted.items():
         try:

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import llm_tutorial
 from llm_tutorial.benchmarks.commands import add_bench_command
-from llm_tutorial.console import positive, report_progress
+from llm_tutorial.console import positive, report_progress, writable_folder
 from llm_tutorial.pretraining_command import add_pretrain_command
 
 if TYPE_CHECKING:
@@ -147,10 +146,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from llm_tutorial.pages import as_notebook, write_contents, write_page
 
     notebooks = _chosen(arguments.notebooks)
-    output = _writable(arguments.output, "Choose another --output.")
+    output = writable_folder(arguments.output, "Choose another --output.")
     if arguments.in_place:
         for folder in {notebook.parent for notebook in notebooks}:
-            _writable(folder, "Leave out --in-place, or copy the notebooks to a folder of yours.")
+            writable_folder(folder, "Leave out --in-place, or copy the notebooks to a folder of yours.")
     pages = _pages(notebooks)
     parsed = [read_notebook(notebook) for notebook in notebooks]
     variables = REFERENCE_ENVIRONMENT if arguments.in_place else os.environ
@@ -235,17 +234,6 @@ def _find(name: str) -> Path:
     problem = "there is no notebook" if not found else "more than one notebook is meant by"
     names = ", ".join(known_path.stem for known_path in found or known) or "none"
     raise FileNotFoundError(f"{problem} {name!r}. In {(folder / path).parent}: {names}.")
-
-
-def _writable(folder: Path, remedy: str) -> Path:
-    """Return ``folder`` as an absolute path once it exists and a file can be made in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"no files can be written to {folder} ({error.strerror}). {remedy}") from error
-    return folder.resolve()
 
 
 def _pages(notebooks: Sequence[Path]) -> dict[Path, str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from pathlib import Path
 
-__all__ = ["positive", "report_progress"]
+__all__ = ["positive", "report_progress", "writable_folder"]
 
 
 def positive(text: str) -> int:
@@ -22,3 +24,21 @@ def positive(text: str) -> int:
 def report_progress(line: str) -> None:
     """Print a line on the standard error stream at once."""
     print(line, file=sys.stderr, flush=True)
+
+
+def writable_folder(folder: Path, remedy: str) -> Path:
+    """Return ``folder`` as an absolute path once it exists and a file can be made in it.
+
+    Args:
+        remedy: a sentence for the error.
+
+    Raises:
+        OSError: it cannot be made, or no file in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"no files can be written to {folder} ({error.strerror}). {remedy}") from error
+    return folder.resolve()

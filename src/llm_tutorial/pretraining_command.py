@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from llm_tutorial.console import positive, report_progress
+from llm_tutorial.console import positive, report_progress, writable_folder
 from llm_tutorial.presets import PRESETS, Preset
 
 __all__ = ["add_pretrain_command", "changed_fields"]
@@ -85,9 +84,9 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     if data == "stream" and "stop_at" not in changes:
         preset = replace(preset, stop_at=None)  # chunks without end cannot be recited
     output_dir = arguments.output_dir or Path("build") / f"pretrain-{preset.name}"
-    _check_writable(output_dir, "--output-dir")
+    writable_folder(output_dir, "Choose another --output-dir.")
     if arguments.json is not None:
-        _check_writable(arguments.json.parent, "--json")
+        writable_folder(arguments.json.parent, "Choose another --json.")
     check_recipe(preset, data)
     if _starts_processes(arguments.processes):
         per_process_batch(preset.batch, arguments.processes)
@@ -135,12 +134,3 @@ def _starts_processes(processes: int | None) -> bool:
         raise ValueError(f"--processes {processes}, but a launcher has started {os.environ['WORLD_SIZE']} (WORLD_SIZE):"
                          " leave out --processes.")
     return False
-
-
-def _check_writable(folder: Path, option: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"no files can be written to {folder} ({error.strerror}). Choose another {option}.") from error

@@ -6,12 +6,11 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_tutorial.console import positive, report_progress
+from llm_tutorial.console import positive, report_progress, writable_folder
 
 if TYPE_CHECKING:
     from llm_tutorial.plots import Figure
@@ -148,12 +147,7 @@ def _checked(arguments: argparse.Namespace, kinds: list[str]) -> dict[str, Path]
 def _check_plot(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise ValueError(f"--plot {path}: the picture is a PNG, so give a name that ends in .png.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OSError(f"no files can be written to {path.parent} ({error.strerror}). Choose another --plot.") from error
+    writable_folder(path.parent, "Choose another --plot.")
     if path.is_dir():
         raise IsADirectoryError(f"--plot {path} is a folder: name a file in it.")
 

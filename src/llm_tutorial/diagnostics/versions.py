@@ -17,13 +17,13 @@ __all__ = ["IMPORTED", "import_library", "own_modules", "package_versions", "pyt
 
 INSTALL = 'python -m pip install -e ".[lab]"'
 # In an order in which the first one that breaks is the one at fault.
-IMPORTED = ("packaging", "platformdirs", "numpy", "torch", "safetensors", "huggingface_hub", "transformers",
-            "accelerate", "pandas", "pyarrow", "datasets", "gguf", "matplotlib", "ipywidgets")
+IMPORTED = ("packaging", "platformdirs", "filelock", "numpy", "torch", "safetensors", "huggingface_hub", "transformers",
+            "accelerate", "pandas", "pyarrow", "datasets", "gguf", "PIL", "matplotlib", "ipywidgets")
 
 _DISTRIBUTION = "llm-tutorial"
 # Where the package is used from a folder that was not installed, nothing declares what it needs.
 _USED = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "sentencepiece", "safetensors", "gguf",
-         "numpy", "pandas", "pyarrow", "matplotlib", "ipywidgets", "platformdirs")
+         "numpy", "pandas", "pyarrow", "matplotlib", "pillow", "ipywidgets", "platformdirs", "filelock")
 _OF_EXTRAS = ("nbclient", "nbconvert", "nbformat", "psutil", "jupyter_client", "IPython")
 
 

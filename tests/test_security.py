@@ -51,7 +51,7 @@ SECRETS = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a password in an address": re.compile(r"\bhttps?://[^\s/:@\"'{}]+:[^\s/@\"'{}]+@[\w-]+\.\w"),
 }
-HOME = re.compile(r"(?<![\w.:/-])(?:/home/|/root/|/Users/|/work/|/workspaces?/)[\w.]|\b[A-Za-z]:\\Users\\\w")
+HOME = re.compile(r"(?<![\w.:/-])/(?:home|root|Users|work|workspaces?)/[\w.]|\b[A-Za-z]:\\Users\\\w")
 
 
 def called(node: ast.Call) -> str:

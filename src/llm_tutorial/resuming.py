@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from llm_tutorial.files import sha256_of
 
-__all__ = ["CheckpointGuard", "newest_checkpoint", "run_configuration"]
+__all__ = ["CheckpointGuard", "chunks_sha256", "newest_checkpoint", "run_configuration"]
 
 # Of the model's configuration: what says where it came from or how it generates text, not how it is trained.
 _NOT_TRAINED = {"_name_or_path", "architectures", "bos_token_id", "dtype", "eos_token_id", "pad_token_id",
@@ -57,8 +57,7 @@ def run_configuration(
     facts["global_batch"] = (
         arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size)
     if not isinstance(datasets["train"], IterableDataset):
-        ids = (np.asarray(row, dtype="<i8").tobytes() for row in datasets["train"]["input_ids"])
-        facts["training_chunks"] = _sha256(part for row in ids for part in (len(row).to_bytes(8, "little"), row))
+        facts["training_chunks"] = chunks_sha256(datasets["train"])
     words = json.dumps([tokenizer.get_vocab(), tokenizer.special_tokens_map], sort_keys=True)
     facts["tokenizer"] = _sha256([words.encode()])
     if optimizer is not None:
@@ -67,6 +66,12 @@ def run_configuration(
             facts |= {f"optimizer.{index}.{key}": value for key, value in group.items() if key != "params"}
     # As it reads back from a file: enumerations as their texts, tuples as lists.
     return json.loads(json.dumps(facts, sort_keys=True))
+
+
+def chunks_sha256(chunks: Dataset) -> str:
+    """Return the SHA-256 of the token ids (``input_ids``) of all rows, in their order."""
+    ids = (np.asarray(row, dtype="<i8").tobytes() for row in chunks["input_ids"])
+    return _sha256(part for row in ids for part in (len(row).to_bytes(8, "little"), row))
 
 
 def newest_checkpoint(folder: str | os.PathLike[str], *, report: Callable[[str], object] = print) -> str | None:

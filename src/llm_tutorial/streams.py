@@ -17,6 +17,7 @@ from llm_tutorial import files, hub
 from llm_tutorial.checkpoints import chosen_source
 from llm_tutorial.corpus import COLUMNS, CONFIGURATION, REPOSITORY, REVISION
 from llm_tutorial.packing import packed_chunks
+from llm_tutorial.titles import title_key
 
 __all__ = ["StreamSource", "first_documents", "packed_stream", "read_documents", "wikipedia_files"]
 
@@ -59,6 +60,7 @@ def wikipedia_files(*, source: str | None = None) -> StreamSource:
         if trouble is None:
             return StreamSource(_hub_files(), REVISION, "hub", "the hub answered", f"{REPOSITORY} {CONFIGURATION}")
         if chosen == "hub":
+            hub.forget_answers()  # the next attempt asks again
             raise ConnectionError(f"{REPOSITORY} is wanted from the hub ({origin}), but the hub cannot be reached: "
                                   f"{trouble}. Set LLM_TUTORIAL_SOURCE=auto or offline to stream the bundled articles.")
         reason = f"hub not reachable: {trouble}"
@@ -150,7 +152,7 @@ def packed_stream(
 
     Args:
         sources: parquet files, as in ``StreamSource.files``.
-        without_titles: documents to leave out, those of the validation set.
+        without_titles: documents to leave out, those of the validation set, under near-identical titles too.
         documents: take no more than so many, as equal a number as possible of each file; None takes all.
         buffer_size: chunks that wait to be drawn from.
 
@@ -172,17 +174,17 @@ def packed_stream(
     stream = IterableDataset.from_generator(
         _chunks_of_files, features=Features({"input_ids": List(Value("int32"))}),
         gen_kwargs={"sources": list(sources), "limits": limits, "tokenizer": tokenizer,
-                    "context_length": context_length, "without_titles": frozenset(without_titles)})
+                    "context_length": context_length, "without_keys": frozenset(map(title_key, without_titles))})
     return stream.shuffle(seed=seed, buffer_size=buffer_size).repeat(None)
 
 
 def _chunks_of_files(
     sources: list[str], limits: list[int | None], tokenizer: PreTrainedTokenizerBase, context_length: int,
-    without_titles: frozenset[str],
+    without_keys: frozenset[str],
 ) -> Iterator[dict[str, list[int]]]:
     for source, limit in zip(sources, limits, strict=True):
         texts = (row["text"] for row in read_documents(source)
-                 if row["title"] not in without_titles and row["text"].strip())
+                 if title_key(row["title"]) not in without_keys and row["text"].strip())
         found = False
         for ids in packed_chunks(islice(texts, limit), tokenizer, context_length):
             found = True

@@ -18,6 +18,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from llm_tutorial.callbacks import FiniteLoss, StopWhenRecited
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
@@ -136,10 +137,11 @@ def build_trainer(
     callbacks: Iterable[TrainerCallback] = (),
     collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] | None = None,
     record: Mapping[str, Any] | None = None,
+    watched: int | None = WATCHED_CHUNKS,
 ) -> Trainer:
     """Return a Trainer for ``datasets["train"]`` and ``datasets["valid"]`` with the preset's optimiser.
 
-    While it trains, the validation loss is taken on at most 32 chunks spread over ``datasets["valid"]``.  It stops when
+    While it trains, the validation loss is taken on a few chunks spread over ``datasets["valid"]``.  It stops when
     the preset's share of the training chunks is recited, and raises FloatingPointError at the first step that makes
     weights or losses infinite or NaN.  If ``arguments`` save checkpoints, each gets a manifest, and ``train()`` raises
     ValueError where the output folder belongs to another run: see ``llm_tutorial.resuming``.
@@ -149,6 +151,7 @@ def build_trainer(
         collator: makes a batch of chunks; by default the library's for language models, which leaves padding, and so
             the end-of-text token, out of the labels.
         record: what else decides where the run ends, such as how a stream is read.
+        watched: take the validation loss on no more than so many chunks; None takes all.
 
     Raises:
         ValueError: unknown preset, no training chunk, chunks longer than the model's positions, token ids beyond
@@ -173,8 +176,9 @@ def build_trainer(
         args=arguments,
         data_collator=collator or DataCollatorForLanguageModeling(tokenizer, mlm=False),
         train_dataset=datasets["train"],
-        eval_dataset=_spread(datasets["valid"], WATCHED_CHUNKS),
+        eval_dataset=_spread(datasets["valid"], watched or len(datasets["valid"])),
         processing_class=tokenizer,
+        compute_loss_func=_loss_of(model),
         optimizers=(optimizer, None),
         callbacks=list(callbacks),
     )
@@ -186,6 +190,22 @@ def build_trainer(
         configuration = run_configuration(model, arguments, datasets, tokenizer, optimizer)
         trainer.add_callback(CheckpointGuard(configuration | dict(record or {})))
     return trainer
+
+
+def _loss_of(model: GPT2LMHeadModel) -> Callable[..., torch.Tensor]:
+    """The model's own loss, taken outside its ``forward``.
+
+    The loss converts half-precision logits to float32, and accelerate so converts all that ``forward`` returns.  Taken
+    within ``forward``, the loss would have a copy of its own of what is by far the largest tensor of a step.
+    """
+    def loss(
+        outputs: CausalLMOutputWithCrossAttentions, labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        return model.loss_function(logits=outputs.logits, labels=labels, vocab_size=model.config.vocab_size,
+                                   num_items_in_batch=num_items_in_batch)
+
+    return loss
 
 
 def _device_arguments(device: Device) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,6 +63,16 @@ def test_the_text_is_the_greedy_one(causal_lm, causal_tokenizer):
     assert found["text"] == causal_tokenizer.decode(ids)
 
 
+def test_a_model_that_would_end_its_text_writes_on(causal_lm, causal_tokenizer):
+    ending = torch.nn.functional.one_hot(torch.tensor(causal_tokenizer.eos_token_id), causal_lm.config.vocab_size)
+    causal_lm.lm_head.register_forward_hook(lambda _layer, _inputs, logits: logits + 1e4 * ending)
+    inputs = causal_tokenizer(PROMPT, return_tensors="pt")
+    for use_cache in (True, False):
+        written = generation._written(causal_lm, inputs, 5, use_cache, "", [].append)
+        assert len(written) == 5
+        assert causal_tokenizer.eos_token_id not in written
+
+
 def test_without_the_cache_the_whole_text_is_read_again(causal_lm, causal_tokenizer):
     read = []
     causal_lm.transformer.wte.register_forward_pre_hook(lambda _, ids: read.append(ids[0].shape[1]))
@@ -85,9 +96,19 @@ def test_progress_is_told_within_a_text(causal_lm, causal_tokenizer, monkeypatch
     assert said[-5:] == [label, *(f"{label}: {count} of 3" for count in range(4))]
 
 
+def test_progress_is_told_every_few_seconds_only(monkeypatch):
+    now, said = [10.0], []
+    monkeypatch.setattr(generation, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    ticks = generation._Ticks("writing", 4, said.append)
+    for seconds in (1.0, 4.5, 1.0, 4.5, 1.0):  # the prompt, then four tokens
+        now[0] += seconds
+        ticks.put(None)
+    assert said == ["writing: 1 of 4", "writing: 3 of 4"]
+
+
 @pytest.mark.parametrize(("lengths", "options", "message"), [
     ((), {}, r"lengths=\(\)"), ((4, 0), {}, r"lengths=\(4, 0\)"), ((4,), {"repeats": 0}, "repeats=0"),
-    ((100,), {}, "and 100 new ones, but the model reads at most 64")])
+    ((4, 100), {}, "and 100 new ones, but the model reads at most 64")])
 def test_impossible_arguments_are_refused(causal_lm, causal_tokenizer, lengths, options, message):
     with pytest.raises(ValueError, match=message):
         measure(causal_lm, causal_tokenizer, lengths, **options)

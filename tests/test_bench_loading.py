@@ -1,15 +1,19 @@
 """llm-tutorial bench load: stages of a fresh process, from which source."""
 
 import json
+import subprocess
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from benchmark_results import LOAD
 
-from llm_tutorial import offline
+from llm_tutorial import checkpoints, decoding, offline
 from llm_tutorial.benchmarks import loading
 from llm_tutorial.benchmarks.children import run_child
 from llm_tutorial.benchmarks.loading import STAGES, bench_load, first_prediction, load_figure, load_table
+from llm_tutorial.checkpoints import Checkpoint
 
 
 @pytest.fixture
@@ -34,7 +38,8 @@ def children(monkeypatch):
     return call
 
 
-def test_a_fresh_process_is_measured_stage_by_stage():
+def test_a_fresh_process_is_measured_stage_by_stage(monkeypatch):
+    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "hub")  # what is asked for goes before what is configured
     before = time.time()
     found = run_child(first_prediction, label="load", report=[].append, model="masked", source="offline",
                       started=before)
@@ -43,6 +48,47 @@ def test_a_fresh_process_is_measured_stage_by_stage():
     assert min(found[stage] for stage in STAGES) > 0
     assert found["imports"] > 0.3, "PyTorch and transformers were not there before"
     assert (found["source"], found["name"]) == ("offline", "minilm-mlm")
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_the_clock_runs_from_the_start_to_the_first_prediction(
+    model, masked_lm, masked_tokenizer, causal_lm, causal_tokenizer, monkeypatch
+):
+    now, done = [50.0], []
+
+    def taking(seconds, what, result=None):
+        def work(*arguments, **options):
+            now[0] += seconds
+            done.append((what, *arguments, *options.values()))
+            return result
+        return work
+
+    pair = (masked_tokenizer, masked_lm) if model == "masked" else (causal_tokenizer, causal_lm)
+    checkpoint = Checkpoint(Path("model"), "abc", "cache", "downloaded earlier", "a/model")
+    monkeypatch.setattr(loading, "time", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr(checkpoints, "resolve_checkpoint", taking(3.0, "check", checkpoint))
+    monkeypatch.setattr(checkpoints, "load_checkpoint", taking(5.0, "load", pair))
+    monkeypatch.setattr(decoding, "top_predictions", taking(7.0, "masked"))
+    monkeypatch.setattr(decoding, "next_tokens", taking(7.0, "causal"))
+    found = first_prediction(model, "hub", 48.0)
+    assert [found[stage] for stage in STAGES] == [2.0, 0.0, 3.0, 5.0, 7.0]
+    assert (found["total"], found["source"], found["name"]) == (17.0, "cache", "a/model")
+    assert done[0] == ("check", model, "hub")
+    assert done[1][:2] == ("load", checkpoint)
+    assert done[1][2].__name__ == {"masked": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM"}[model]
+    assert done[2][:3] == (model, *reversed(pair))
+
+
+def test_the_difference_is_what_the_package_adds(monkeypatch):
+    monkeypatch.setattr(loading, "_python_seconds", {"pass": 0.25, "import llm_tutorial": 1.0}.__getitem__)
+    found = loading._import_seconds(7)
+    assert (found["empty_python"], found["with_package"], found["difference"]) == (0.25, 1.0, 0.75)
+    assert len(found["runs"]) == 7
+
+
+def test_a_python_that_fails_is_no_measurement():
+    with pytest.raises(subprocess.CalledProcessError):
+        loading._python_seconds("raise SystemExit(3)")
 
 
 def test_both_models_are_measured_offline(children):

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from llm_tutorial.benchmarks import children
+from llm_tutorial.benchmarks import children, measuring
 from llm_tutorial.benchmarks.children import run_child
-from llm_tutorial.benchmarks.measuring import machine, precision, summary, text_table
+from llm_tutorial.benchmarks.measuring import machine, precision, summary, synchronize, text_table
 from llm_tutorial.benchmarks.memory import peak_memory
 from llm_tutorial.device import Device, pick_device
 
@@ -51,18 +51,34 @@ def test_the_precision_is_that_of_training(device, name):
     assert precision(device) == name
 
 
+def test_the_load_is_that_of_the_last_minute(monkeypatch):
+    monkeypatch.setattr(measuring.os, "getloadavg", lambda: (1.5, 2.5, 3.5), raising=False)
+    assert machine(pick_device())["load_average"] == 1.5
+    monkeypatch.delattr(measuring.os, "getloadavg")
+    assert machine(pick_device())["load_average"] is None
+
+
+def test_the_clock_waits_for_a_gpu_only(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append("cuda"))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for name in ("cpu", "cuda", "mps"):
+        synchronize(Device(name, False, ""))
+    assert waited == ["cuda", "mps"]
+
+
 def test_peak_memory_is_in_bytes_and_does_not_fall():
     code = """
 from llm_tutorial.benchmarks.memory import peak_memory
 peaks = [peak_memory()]
-held = bytearray(b"x") * 80_000_000
+held = bytearray(b"x") * 300_000_000
 peaks.append(peak_memory())
 del held
 print(*peaks, peak_memory())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, within, after = map(int, done.stdout.split())
-    assert 70_000_000 < within - before < 100_000_000
+    assert 296_000_000 < within - before < 305_000_000, "kilobytes of 1,024 bytes"
     assert after > within - 10**6, "the count of pages is a little behind"
 
 

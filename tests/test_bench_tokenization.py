@@ -1,10 +1,12 @@
 """llm-tutorial bench tokenise: three ways to the same chunks, in processes of their own."""
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from benchmark_results import TOKENISE
+from datasets import load_dataset
 
 from llm_tutorial.benchmarks import tokenization
 from llm_tutorial.benchmarks.children import run_child
@@ -16,6 +18,7 @@ from llm_tutorial.benchmarks.tokenization import (
     tokenise_figure,
     tokenise_table,
 )
+from llm_tutorial.chunking import chunk_documents
 
 TEXTS = ["Life is like a box of chocolates. " * count for count in (3, 1, 7, 2)]
 
@@ -55,6 +58,47 @@ def test_only_the_stream_is_lazy(parquet, causal_tokenizer):
     assert iter(chunks_of(parquet, "streaming", 4, causal_tokenizer, 8)) is not None
     assert not hasattr(chunks_of(parquet, "streaming", 4, causal_tokenizer, 8), "__len__")
     assert len(chunks_of(parquet, "batched", 4, causal_tokenizer, 8)) > 4
+
+
+def test_the_stream_holds_no_more_than_a_batch(parquet, causal_tokenizer, monkeypatch):
+    opened, batches = [], []
+
+    def load(*arguments, **options):
+        opened.append(options["streaming"])
+        return load_dataset(*arguments, **options)
+
+    def chunk(texts, *arguments):
+        batches.append(len(texts))
+        return chunk_documents(texts, *arguments)
+
+    monkeypatch.setattr(tokenization, "STREAMED_BATCH", 2)
+    monkeypatch.setattr(tokenization, "load_dataset", load)
+    monkeypatch.setattr(tokenization, "chunk_documents", chunk)
+    stream = iter(chunks_of(parquet, "streaming", 5, causal_tokenizer, 8))
+    assert batches == []
+    next(stream)
+    assert batches == [2]
+    list(stream)
+    assert batches == [2, 2, 1]
+    assert opened == [True]
+
+
+def test_the_clock_runs_until_the_last_chunk(parquet, monkeypatch):
+    now, peaks = [100.0], iter([7, 9])
+
+    def passing(count):
+        now[0] += count
+
+    def chunks(*_):
+        passing(1)
+        return (passing(2) or [0] for _ in range(3))
+
+    monkeypatch.setattr(tokenization, "chunks_of", chunks)
+    monkeypatch.setattr(tokenization, "peak_memory", peaks.__next__)
+    monkeypatch.setattr(tokenization, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert measure_chunking(parquet, "streaming", 14, 5) == {
+        "seconds": 7.0, "chunks": 3, "tokens": 15, "documents_per_second": 2.0, "tokens_per_second": 15 / 7,
+        "memory_before_bytes": 7, "peak_memory_bytes": 9}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,6 +146,16 @@ def test_methods_that_disagree_are_no_result(monkeypatch):
     monkeypatch.setattr(tokenization, "run_child", lambda *_, **__: {"chunks": next(chunks)})
     with pytest.raises(ValueError, match=r"disagree on the chunks of 10 documents: \{'batched': 0, 'loop': 1"):
         bench_tokenise((10, 30), repeats=1, report=[].append)
+
+
+def test_a_damaged_file_is_not_measured(in_process, monkeypatch):
+    def damaged(path):
+        raise OSError(f"{path.name} is damaged")
+
+    monkeypatch.setattr(tokenization.files, "verified", damaged)
+    with pytest.raises(OSError, match=r"intros\.parquet is damaged"):
+        bench_tokenise((10, 30), repeats=1, report=[].append)
+    assert in_process == []
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -53,7 +54,11 @@ class BareLoop:
         self.steps, self.losses, self._sum = 0, [], torch.zeros((), device=device.name)
 
     def step(self) -> None:
-        """Train on the next batch."""
+        """Train on the next batch.
+
+        Raises:
+            FloatingPointError: a logged loss is not finite.
+        """
         ids = self.batches[self.steps % len(self.batches)].to(self.device.name)
         labels = ids.masked_fill(ids == self.model.config.pad_token_id, -100)
         dtype = autocast_dtype(self.device)
@@ -71,6 +76,8 @@ class BareLoop:
         if self.steps % self.arguments.logging_steps == 0:
             self.losses.append(self._sum.item() / self.arguments.logging_steps)
             self._sum.zero_()
+            if not math.isfinite(self.losses[-1]):
+                raise FloatingPointError(f"The bare loop's loss is {self.losses[-1]} at step {self.steps}.")
 
 
 def _optimizer(model: GPT2LMHeadModel, preset: Preset, arguments: TrainingArguments) -> torch.optim.Optimizer:

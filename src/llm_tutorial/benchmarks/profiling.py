@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -15,6 +18,7 @@ __all__ = ["GROUPS", "group_of", "step_shares"]
 GROUPS = ("matrix products", "optimiser", "softmax and loss", "other elementwise", "Python and idle")
 MATRIX_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::matmul", "aten::linear",
                    "aten::mkldnn_", "aten::_scaled_dot_product", "aten::scaled_dot_product")
+LOG_LEVEL = "KINETO_LOG_LEVEL"
 SOFTMAX_AND_LOSS = ("softmax", "nll_loss", "cross_entropy")
 
 
@@ -38,7 +42,7 @@ def step_shares(loop: BareLoop, *, steps: int = 3) -> dict[str, float] | None:
     on_gpu = loop.device.name == "cuda"
     loop.step()  # what is only done once is no part of a step
     synchronize(loop.device)
-    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as profiler:
+    with _few_words(), profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as profiler:
         began = time.perf_counter()
         for _ in range(steps):
             loop.step()
@@ -61,6 +65,19 @@ def group_of(name: str) -> str:
     if any(part in name for part in SOFTMAX_AND_LOSS) and name.startswith("aten::"):
         return "softmax and loss"
     return "other elementwise" if name.startswith("aten::") else "Python and idle"
+
+
+@contextmanager
+def _few_words() -> Iterator[None]:
+    """Keep the profiler's library from writing a line to the standard error when it starts and when it stops."""
+    # It reads the variable at each start, and 6 lies above the level of these lines.  What a user has set goes before.
+    before = os.environ.get(LOG_LEVEL)
+    os.environ.setdefault(LOG_LEVEL, "6")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[LOG_LEVEL]
 
 
 def _group(event) -> str:

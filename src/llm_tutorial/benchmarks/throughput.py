@@ -14,11 +14,12 @@ from datasets import DatasetDict
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from llm_tutorial.benchmarks.bare_loop import BareLoop, autocast_dtype
-from llm_tutorial.benchmarks.flops import gemm_peak, gemm_shapes, matmul_parameters, training_flops_per_token
+from llm_tutorial.benchmarks.flops import gemm_peak, gemm_shapes
 from llm_tutorial.benchmarks.measuring import precision, summary, synchronize, text_table
 from llm_tutorial.benchmarks.profiling import step_shares
 from llm_tutorial.chunking import chunked_dataset
 from llm_tutorial.corpus import load_wikipedia
+from llm_tutorial.counts import matmul_parameters, training_flops_per_token
 from llm_tutorial.device import Device, pick_device, set_seed
 from llm_tutorial.plots import Figure, panels
 from llm_tutorial.presets import Preset, pick_preset

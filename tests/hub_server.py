@@ -2,7 +2,8 @@
 
 It answers what ``huggingface_hub`` and ``datasets`` ask: repository information, file trees, and files with byte
 ranges, the large ones behind a redirect as on the hub.  Every answer is logged with the bytes that left.  A process
-other than the test's switches a fault with ``GET /-/fault/NAME?file=PART``, which is always answered.
+other than the test's switches a fault with ``GET /-/fault/NAME?file=PART&repository=NAME&to=URL``, which is always
+answered.
 """
 
 from __future__ import annotations
@@ -25,12 +26,21 @@ FAULTS = {
     "silence": "accept connections and never answer",
     "forbidden": "403 with an HTML page, as a filtering proxy sends",
     "page": "200 with an HTML page, as the log-in page of a network sends",
-    "throttled": "429",
+    "missing": "404 with an HTML page",
+    "no-revision": "404, as for a commit that the hub does not have",
+    "throttled": "429 with Retry-After: an hour",
     "broken": "500",
     "other-commit": "answer with another commit than the one asked for",
-    "cut": "send the first half of files whose name contains PART, then break off, now and at every attempt to resume",
-    "corrupt": "change one byte in the middle of files whose name contains PART",
+    "drip": "one byte every tenth of a second",
+    "elsewhere": "redirect to another server, where the content of large files would be",
+    "cut": "send the first half, then break off, now and at every attempt to resume",
+    "hang": "send the first half, then nothing more on an open connection",
+    "short": "send the first half as if it were all",
+    "long": "send another byte after the last",
+    "corrupt": "change one byte in the middle",
 }
+OF_FILES = {"cut", "hang", "short", "long", "corrupt"}
+DRIP_SECONDS = 0.1
 PAGE = b"<!DOCTYPE html><html><head><title>Blocked</title></head><body><h1>Access denied</h1></body></html>"
 OTHER_COMMIT = "f" * 40
 
@@ -108,6 +118,21 @@ class Repository:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What goes wrong: with requests of which ``part`` is in the file's name, or in ``"revision/..."``, ``"tree/..."``.
+
+    An empty part means every request, except that the faults ``OF_FILES`` want one.  ``to`` is a URL for "elsewhere".
+    """
+
+    name: str
+    part: str = ""
+    to: str = ""
+
+    def concerns(self, subject: str) -> bool:
+        return self.part in subject and (bool(self.part) or self.name not in OF_FILES)
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answered request; ``sent`` counts the bytes of the body that were sent."""
 
@@ -131,7 +156,7 @@ class HubServer(ThreadingHTTPServer):
         self.unknown: list[str] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._stopped = threading.Event()
-        self.set_fault("none")
+        self.faults = {"": Fault("none")}
 
     def __enter__(self) -> HubServer:
         self._thread.start()
@@ -148,14 +173,23 @@ class HubServer(ThreadingHTTPServer):
             self._thread.join()
             self.server_close()
 
-    def set_fault(self, name: str, file: str = "") -> None:
-        """Switch to one of ``FAULTS``; ``cut`` and ``corrupt`` concern the files whose name contains ``file``."""
+    def set_fault(self, name: str, part: str = "", repository: str = "", to: str = "") -> None:
+        """Switch to one of ``FAULTS`` for one repository, or for all that have none of their own."""
         if name not in FAULTS:
             raise ValueError(f"Unknown fault {name!r}: use one of {', '.join(FAULTS)}.")
-        self.fault, self.fault_file = name, file
+        self.faults[repository] = Fault(name, part, to)
+
+    def fault(self, repository: str, subject: str) -> Fault:
+        """Return what goes wrong with a request."""
+        fault = self.faults.get(repository, self.faults[""])
+        return fault if fault.concerns(subject) else Fault("none")
 
     def wait_until_stopped(self) -> None:
         self._stopped.wait(60)
+
+    def pause(self, seconds: float) -> bool:
+        """Return whether the server was stopped meanwhile."""
+        return self._stopped.wait(seconds)
 
     def handle_error(self, request: object, client_address: object) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # a client that hangs up is no news
@@ -165,6 +199,7 @@ class HubServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: HubServer
+    fault = Fault("none")
 
     def log_message(self, *_: object) -> None:
         """Keep the console quiet; ``server.answers`` has it all."""
@@ -181,33 +216,50 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
+        self.fault = Fault("none")
         path, query = unquote(url.path), parse_qs(url.query)
-        if fault := re.fullmatch(r"/-/fault/([a-z-]+)", path):
-            self.server.set_fault(fault[1], query.get("file", [""])[0])
+        if switch := re.fullmatch(r"/-/fault/([a-z-]+)", path):
+            options = {name: query.get(name, [""])[0] for name in ("file", "repository", "to")}
+            self.server.set_fault(switch[1], options["file"], options["repository"], options["to"])
             return self._send(200, b"ok")
-        match self.server.fault:
+        if large := re.fullmatch(r"/-/large/([^/]+/[^/]+)/([0-9a-f]{64})", path):
+            found = [entry for (_, name), repository in self.server.repositories.items() if name == large[1]
+                     for entry in repository.files.values() if entry.large and entry.sha256 == large[2]]
+            if not found:
+                return self._send(404, b"")
+            self.fault = self.server.fault(large[1], found[0].path)
+            return self._fail() or self._send_file(found[0], {})
+        if info := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?", path):
+            self.fault = self.server.fault(info[2], f"{info[3] or 'revision'}/{info[4] or ''}")
+            return self._fail() or self._answer_api(*info.groups(), query, body)
+        if file := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self.fault = self.server.fault(file[2], file[4])
+            return self._fail() or self._answer_file("datasets" if file[1] else "models", *file.groups()[1:])
+        self.server.unknown.append(f"{self.command} {self.path}")
+        return self._send(404, b"")
+
+    def _fail(self) -> bool:
+        """Answer wrongly, if that is what the fault wants of the whole request; return whether it was."""
+        page = {"kind": "text/html; charset=utf-8"}
+        match self.fault.name:
             case "silence":
                 self.server.wait_until_stopped()
                 self.close_connection = True
-                return None
             case "forbidden":
-                return self._send(403, PAGE, kind="text/html; charset=utf-8")
+                self._send(403, PAGE, **page)
             case "page":
-                return self._send(200, PAGE, kind="text/html; charset=utf-8")
+                self._send(200, PAGE, **page)
+            case "missing":
+                self._send(404, PAGE, **page)
+            case "no-revision":
+                self._send_json(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
             case "throttled":
-                return self._send_json(429, {"error": "Too many requests"})
+                self._send_json(429, {"error": "Too many requests"}, {"Retry-After": "3600"})
             case "broken":
-                return self._send_json(500, {"error": "Internal Server Error"})
-        if large := re.fullmatch(r"/-/large/([0-9a-f]{64})", path):
-            found = [entry for repository in self.server.repositories.values() for entry in repository.files.values()
-                     if entry.large and entry.sha256 == large[1]]
-            return self._send_file(found[0], {}) if found else self._send(404, b"")
-        if info := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?", path):
-            return self._answer_api(*info.groups(), query, body)
-        if file := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._answer_file("datasets" if file[1] else "models", *file.groups()[1:])
-        self.server.unknown.append(f"{self.command} {self.path}")
-        return self._send(404, b"")
+                self._send_json(500, {"error": "Internal Server Error"})
+            case _:
+                return False
+        return True
 
     def _repository(self, kind: str, name: str, revision: str) -> Repository | None:
         """Return the repository, or answer why there is none."""
@@ -226,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repository is None:
             return
         if what in {None, "revision"}:
-            commit = OTHER_COMMIT if self.server.fault == "other-commit" else repository.commit
+            commit = OTHER_COMMIT if self.fault.name == "other-commit" else repository.commit
             self._send_json(200, repository.information(commit))
         elif what == "tree":
             entries = repository.tree(folder.rstrip("/"), query.get("recursive", ["false"])[0].lower() == "true")
@@ -251,17 +303,21 @@ class _Handler(BaseHTTPRequestHandler):
         elif entry.large:
             linked = {"X-Linked-ETag": f'"{entry.sha256}"', "X-Linked-Size": str(len(entry.content))}
             # Another host name, as on the hub: the client takes what it needs to know from the redirect itself.
-            elsewhere = f"http://localhost:{self.server.server_address[1]}/-/large/{entry.sha256}"
-            self._send(302, b"", commit | linked | {"Location": elsewhere})
+            elsewhere = f"http://localhost:{self.server.server_address[1]}/-/large/{name}/{entry.sha256}"
+            location = self.fault.to if self.fault.name == "elsewhere" else elsewhere
+            self._send(302, b"", commit | linked | {"Location": location})
         else:
             self._send_file(entry, commit)
 
     def _send_file(self, entry: Entry, headers: dict[str, str]) -> None:
-        content, fault = entry.content, self.server.fault
-        hit = bool(self.server.fault_file) and self.server.fault_file in entry.path
+        content, fault = entry.content, self.fault.name
         half = len(content) // 2
-        if fault == "corrupt" and hit:
+        if fault == "corrupt":
             content = content[:half] + bytes([content[half] ^ 0x01]) + content[half + 1 :]
+        elif fault == "short":
+            content = content[:half]
+        elif fault == "long":
+            content += b"\0"
         start, end, status = 0, len(content), 200
         headers = headers | {"ETag": f'"{entry.etag}"', "Accept-Ranges": "bytes"}
         if part := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):
@@ -272,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
             status = 206
-        stop = max(start, min(end, half)) if fault == "cut" and hit else end
+        stop = max(start, min(end, half)) if fault in {"cut", "hang"} else end
         self._send(status, content[start:end], headers, kind="application/octet-stream", cut=stop - start)
         return None
 
@@ -287,9 +343,26 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
         self.end_headers()
-        sent = b"" if self.command == "HEAD" else body[:cut]
-        self.server.answers.append(Answer(self.command, self.path, status, len(sent)))
+        if self.command == "HEAD":
+            self.server.answers.append(Answer(self.command, self.path, status, 0))
+            return
+        sent = body[:cut]
         with suppress(OSError):
+            if self.fault.name == "drip":
+                return self._drip(status, sent)
+            self.server.answers.append(Answer(self.command, self.path, status, len(sent)))
             self.wfile.write(sent)
-        if self.command != "HEAD" and len(sent) < len(body):
+            if self.fault.name == "hang" and len(sent) < len(body):
+                self.server.wait_until_stopped()
+        if len(sent) < len(body):
             self.close_connection = True
+
+    def _drip(self, status: int, body: bytes) -> None:
+        self.close_connection = True
+        sent = 0
+        try:
+            while sent < len(body) and not self.server.pause(DRIP_SECONDS):
+                self.wfile.write(body[sent : sent + 1])
+                sent += 1
+        finally:
+            self.server.answers.append(Answer(self.command, self.path, status, sent))

@@ -155,3 +155,16 @@ def test_a_missing_path_is_named(tmp_path):
         load_texts(["nowhere.txt"])
     with pytest.raises(FileNotFoundError, match=r"No \.txt or \.md file in .*name at least one"):
         load_texts([tmp_path])
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-9], lambda whole: whole[:0],
+                                    lambda whole: whole[:40] + bytes(200) + whole[240:]])
+def test_damaged_rows_of_the_hub_are_removed_and_named(damage, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM_TUTORIAL_CACHE", str(tmp_path))
+    rows = [{name: f"{name} {number} {hash(number)}" for name in COLUMNS} for number in range(99)]
+    pd.DataFrame(rows).to_parquet(corpus._kept_file())
+    assert corpus.resolve_wikipedia(source="hub").source == "cache"
+    corpus._kept_file().write_bytes(damage(corpus._kept_file().read_bytes()))
+    with pytest.raises(OSError, match=r"was damaged \(.*\) and has been removed\. Run the cell again"):
+        corpus.resolve_wikipedia(source="hub")
+    assert not corpus._kept_file().exists()

@@ -20,7 +20,8 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("text", ["life is like a [MASK] of chocolates.", "[MASK] is like a [MASK] of chocolates."])
 def test_top_predictions_equal_the_fill_mask_pipeline(masked_lm, masked_tokenizer, text):
-    answers = pipeline("fill-mask", model=masked_lm, tokenizer=masked_tokenizer, top_k=5, device="cpu")(text)
+    fill = pipeline("fill-mask", model=masked_lm, tokenizer=masked_tokenizer, device="cpu", trust_remote_code=False)
+    answers = fill(text, top_k=5)
     answers = answers if isinstance(answers[0], list) else [answers]
     ours = top_predictions(masked_lm, masked_tokenizer, text, k=5)
     assert len(ours) == len(answers) == text.count("[MASK]")

@@ -12,9 +12,9 @@ import pytest
 from huggingface_hub import constants
 
 from llm_tutorial import checkpoints, corpus, files, hub, offline
+from llm_tutorial.budgets import BUDGETS
 from llm_tutorial.diagnostics import caches, checks, report, sources, versions
 from llm_tutorial.diagnostics.finding import Finding
-from llm_tutorial.diagnostics.needs import NEEDS
 
 VERSIONS = {"llm-tutorial": "0.1.0", "torch": "2.13.0+cpu", "transformers": "5.23.0", "ruff": "0.1"}
 REQUIRES = ["torch>=2.11", "transformers>=5.15", 'ruff>=0.1; extra == "test"', 'absent>=1; python_version < "3"']
@@ -79,7 +79,7 @@ def test_sound_machine_passes():
     found = findings_by_subject(0)
     bfloat16 = found.pop("CPU bfloat16")
     assert bfloat16.verdict in ("ok", "note")
-    needs = {need.notebook: found.pop(need.notebook) for need in NEEDS}
+    needs = {notebook: found.pop(notebook) for notebook in BUDGETS}
     assert {finding.verdict for finding in needs.values()} <= {"ok", "note"}  # memory may be short at the moment
     assert {finding.verdict for finding in found.values()} == {"ok"}, found
     repositories = {repository for repository, _ in checkpoints._HUB_CHECKPOINTS.values()} | {corpus.REPOSITORY}

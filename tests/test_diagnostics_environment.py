@@ -12,9 +12,10 @@ import pytest
 import transformers
 from huggingface_hub import constants
 
+from llm_tutorial.budgets import BUDGETS, Budget, NotebookBudget
 from llm_tutorial.diagnostics import frontend, needs, sources
 from llm_tutorial.diagnostics.finding import one_line, redacted
-from llm_tutorial.diagnostics.needs import DOWNLOADS, NEEDS, Memory, available_memory, need_findings
+from llm_tutorial.diagnostics.needs import DOWNLOADS, Memory, available_memory, need_findings
 from llm_tutorial.diagnostics.trackers import tracker_findings
 from llm_tutorial.diagnostics.variables import certificate_findings, hub_variable_findings, proxy_findings
 
@@ -252,21 +253,17 @@ def loaded_checkpoints(path: Path) -> set[str]:
     return found
 
 
-def test_the_table_is_that_of_the_notebooks():
-    loaded = {path.stem: loaded_checkpoints(path) for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert {need.notebook: set(need.checkpoints) for need in NEEDS} == loaded
-
-
-def test_the_table_is_that_of_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [usual, once] = re.search(r"Peak memory is about ([\d.]+) GB, once ([\d.]+) GB", readme).groups()
-    assert max(need.memory_bytes for need in NEEDS) == float(usual) * 1e9
-    assert DOWNLOADS["causal"].offline_memory_bytes == float(once) * 1e9
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_budgets_name_the_checkpoints_that_a_notebook_loads(path):
+    assert set(BUDGETS[path.stem].checkpoints) == loaded_checkpoints(path)
 
 
 @pytest.fixture
 def plenty(monkeypatch, tmp_path):
-    """Nothing downloaded yet, and room for all of it."""
+    """Four notebooks of the same size, nothing downloaded yet, and room for all of it."""
+    size = {"cpu": Budget(60, 1_300_000_000)}
+    checkpoints = {"01": ("masked",), "02": ("masked", "causal"), "03": (), "04": ("masked",)}
+    monkeypatch.setattr(needs, "BUDGETS", {name: NotebookBudget(size, names) for name, names in checkpoints.items()})
     monkeypatch.setenv("LLM_TUTORIAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub" / "not" / "there" / "yet"))
     monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "auto")

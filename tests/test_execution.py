@@ -37,11 +37,12 @@ def display(data, metadata=None):
 
 
 def test_a_run_reports_cells_outputs_source_and_time(tmp_path):
-    table = "import sys, os\nclass Table:\n    def __repr__(self): return '        value\\nsource  offline'\nTable()"
+    table = ("import sys, os\nclass Table:\n    def __repr__(self): return '        value\\nsource  offline\\n"
+             "device  cuda'\nTable()")
     path = stored(tmp_path / "01.ipynb", "# Title", code(table), code(""), code("print(sys.executable, os.getcwd())"))
     calls = []
     run = execute_notebook(path, on_cell=lambda *call: calls.append(call))
-    assert (run.notebook, run.cells, run.error, run.source) == (path, 2, None, "offline")
+    assert (run.notebook, run.cells, run.error, run.source, run.device) == (path, 2, None, "offline", "cuda")
     assert [call[:2] for call in calls] == [(1, 2), (2, 2)]
     assert 0 <= calls[0][2] < calls[1][2] < run.seconds
     assert run.executed.cells[3].outputs[0].text.split() == [sys.executable, str(tmp_path)]

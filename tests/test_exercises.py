@@ -10,9 +10,21 @@ import sys
 import pytest
 import torch
 
-from llm_tutorial.exercises import Exercise, Exercises, Fault, Feedback, call, causal, masked, pretraining, tokenization
+from llm_tutorial.exercises import (
+    Exercise,
+    Exercises,
+    Fault,
+    Feedback,
+    call,
+    causal,
+    masked,
+    pretraining,
+    scaling,
+    tokenization,
+)
 
-MODULES = {"masked": masked, "causal": causal, "pretraining": pretraining, "tokenization": tokenization}
+MODULES = {"masked": masked, "causal": causal, "pretraining": pretraining, "tokenization": tokenization,
+           "scaling": scaling}
 ALL = [(module, name) for module, content in MODULES.items() for name in content.EXERCISES]
 TEXTS = {"surer", "sure_prompt", "costly"}
 FUNCTIONS = [(module, name) for module, name in ALL if name not in TEXTS]
@@ -23,7 +35,8 @@ def given(masked_lm, masked_tokenizer, causal_lm, causal_tokenizer):
     return {"masked": {"model": masked_lm, "tokenizer": masked_tokenizer},
             "causal": {"model": causal_lm, "tokenizer": causal_tokenizer},
             "pretraining": {},
-            "tokenization": {"tokenizer": causal_tokenizer}}  # fmt: skip
+            "tokenization": {"tokenizer": causal_tokenizer},
+            "scaling": {}}  # fmt: skip
 
 
 @pytest.fixture

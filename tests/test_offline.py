@@ -374,17 +374,19 @@ def test_real_conversion(tmp_path, cache, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
     assert leftovers(cache) == [folder.name]
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     for text in (" at", "naïve 日本 🙂\n\n", "x = 1.5  # 12", "<|im_start|>a"):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
     assert tokenizer.tokenize("at  2") == ["at", "ĠĠ", "2"], "digits stand alone, nothing is added"
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
     assert tokenizer.model_max_length == 64
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     inputs = tokenizer("at", return_tensors="pt")
     assert model.generate(**inputs, do_sample=False, max_new_tokens=4).shape[1] > 1
-    source = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=gguf.name, dtype=torch.float32)
+    source = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False)
     with torch.no_grad():
         assert torch.allclose(model(**inputs).logits, source(**inputs).logits, atol=0.05)
 

@@ -130,3 +130,56 @@ def test_an_installed_package_writes_its_notebooks_into_an_empty_folder(tmp_path
     assert cli.main(["reset"]) == 0
     assert (empty / "notebooks/01_first.ipynb").read_bytes() == b"from the wheel"
     assert capsys.readouterr().out.startswith("01_first.ipynb  written")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A package installed from a wheel, seen from an empty current folder, which is returned."""
+    packaged, empty = tmp_path / "site/llm_tutorial/notebooks", tmp_path / "empty"
+    for new in (packaged, empty):
+        new.mkdir(parents=True)
+    for name in ("01_first.ipynb", "TERMS.md"):
+        (packaged / name).write_text(f"packaged {name}")
+    monkeypatch.setattr(originals, "PACKAGED", packaged)
+    monkeypatch.setattr(cli, "__file__", str(packaged.parent / "cli.py"))
+    monkeypatch.chdir(empty)
+    return empty
+
+
+def test_an_installed_package_brings_the_documents_that_its_notebooks_link_to(installed, capsys):
+    assert cli.main(["reset"]) == 0
+    assert {path.name: path.read_text() for path in (installed / "notebooks").iterdir()} == {
+        "01_first.ipynb": "packaged 01_first.ipynb", "TERMS.md": "packaged TERMS.md"}
+    (installed / "notebooks/TERMS.md").write_text("mine")
+    assert cli.main(["reset"]) == 0
+    assert (installed / "notebooks/TERMS.md").read_text() == "mine"
+    assert capsys.readouterr().out.count("TERMS.md  written") == 1
+
+
+def test_an_installed_package_finds_notebooks_in_the_current_folder_if_they_are_its_own(installed):
+    (installed / "other.ipynb").write_text("somebody's")
+    with pytest.raises(FileNotFoundError, match=r"no notebooks in .*notebooks or .*empty\. Run `llm-tutorial reset`"):
+        cli._notebooks_folder()
+    (installed / "01_first.ipynb").write_text("a copy")
+    assert cli._notebooks_folder() == installed
+    (installed / "notebooks").mkdir()
+    (installed / "notebooks/mine.ipynb").write_text("named like the folder")
+    assert cli._notebooks_folder() == installed / "notebooks"
+
+
+def test_in_a_checkout_the_current_folder_is_not_enough(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "src/llm_tutorial/cli.py"))
+    monkeypatch.chdir(folder / "solutions")
+    assert cli._notebooks_folder() == folder
+
+
+@pytest.mark.parametrize(("in_checkout", "remedy"), [
+    (True, 'python -m pip install -e ".[lab]"'), (False, "python -m pip install nbclient")])
+def test_what_is_missing_is_installed_where_the_package_lies(in_checkout, remedy, installed, monkeypatch, capsys):
+    find = cli.importlib.util.find_spec
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "nbclient" else find(name))
+    if in_checkout:
+        monkeypatch.setattr(cli, "__file__", str(installed / "src/llm_tutorial/cli.py"))
+        (installed / "pyproject.toml").write_text("")
+    assert cli.main(["run"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"Run: {remedy}")

@@ -122,6 +122,17 @@ def test_bars_of_nothing_but_zeros_can_be_drawn():
     assert bars({"a": 0.0, "b": 0.0}, xlabel="share", **TEXT).png
 
 
+def test_equal_factors_are_equal_distances_on_logarithmic_axes(canvases):
+    lines({"a": ([1, 2, 64], [10, 1, 1000])}, xlabel="x", ylabel="y", logarithmic=True, **TEXT)
+    lines({"a": ([1, 2, 64], [10, 1, 1000])}, xlabel="x", ylabel="y", **TEXT)
+    (logarithmic,), (linear,) = (canvas.axes for canvas in canvases)
+    for axes, distances in ((logarithmic, (1, 5, 1, 3)), (linear, (1, 62, 9, 999))):
+        x = [axes.transData.transform((value, 1))[0] for value in (1, 2, 64)]
+        y = [axes.transData.transform((1, value))[1] for value in (10, 1, 1000)]
+        assert (x[2] - x[1]) / (x[1] - x[0]) == pytest.approx(distances[1] / distances[0])
+        assert (y[2] - y[1]) / (y[0] - y[1]) == pytest.approx(distances[3] / distances[2])
+
+
 @pytest.mark.parametrize(("draw", "message"), [
     (lambda: bars({}, xlabel="share", **TEXT), "There is nothing to draw: give at least one bar"),
     (lambda: prediction_bars([], caption=""), "There is nothing to draw: give at least one prediction"),
@@ -139,6 +150,8 @@ def test_bars_of_nothing_but_zeros_can_be_drawn():
     (lambda: heat_maps({"a": [[1.0]], "b": [[1.0, 2.0]]}, **TEXT), r"'a' has the shape \(1, 1\), 'b' \(1, 2\)"),
     (lambda: heat_maps({"a" * 20 + str(i): [[1.0]] for i in range(12)}, columns=12, **TEXT), "too long for 12 columns"),
     (lambda: lines({str(i): ([1], [1]) for i in range(5)}, xlabel="x", ylabel="y", **TEXT), "5 curves were given"),
+    (lambda: lines({"a": ([1, 0], [1, 2])}, xlabel="x", ylabel="y", logarithmic=True, **TEXT), "logarithmic axis"),
+    (lambda: lines({"a": ([1, 2], [1, 0])}, xlabel="x", ylabel="y", logarithmic=True, **TEXT), "not above 0"),
 ])
 def test_bad_drawings_are_refused(draw, message):
     with pytest.raises(ValueError, match=message):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -46,6 +47,14 @@ def test_every_bundled_file_is_listed_with_its_hash():
 
     data = ROOT / "data"
     listed = dict(reversed(line.split()) for line in (data / "SHA256SUMS").read_text(encoding="utf-8").splitlines())
-    found = {file.relative_to(data).as_posix(): sha256_of(file) for folder in ("models", "tokenizers", "wikipedia")
-             for file in (data / folder).rglob("*") if file.is_file()}
+    folders = ("models", "runs", "tokenizers", "wikipedia")
+    found = {file.relative_to(data).as_posix(): sha256_of(file)
+             for folder in folders for file in (data / folder).rglob("*") if file.is_file()}
     assert listed == found
+
+
+def test_every_bundled_file_is_in_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    listed = [line.split()[1] for line in (ROOT / "data" / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
+    assert not [name for name in listed if not any(f"data/{name}".startswith(f"{folder}/") for folder in included)]

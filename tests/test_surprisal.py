@@ -78,7 +78,7 @@ def test_pseudo_surprisals_are_those_of_the_fill_mask_pipeline(masked_lm, masked
     pairs = pseudo_surprisals(masked_lm, masked_tokenizer, TEXT)
     tokens = masked_tokenizer.tokenize(TEXT)
     assert [token for token, _ in pairs] == tokens
-    fill = pipeline("fill-mask", model=masked_lm, tokenizer=masked_tokenizer)
+    fill = pipeline("fill-mask", model=masked_lm, tokenizer=masked_tokenizer, trust_remote_code=False)
     for i, (token, bits) in enumerate(pairs):
         text = masked_tokenizer.convert_tokens_to_string([*tokens[:i], "[MASK]", *tokens[i + 1:]])
         if token.startswith("##"):  # the mask would not be joined to the word

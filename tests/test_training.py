@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2LMHeadModel, TrainerCallback, TrainingArguments
 
 from llm_tutorial.chunking import chunked_dataset
@@ -65,6 +66,40 @@ def test_the_training_loss_is_the_shifted_cross_entropy_too(
         gradient_accumulation_steps=accumulate, max_steps=1, logging_steps=1)
     expected = loss_by_hand(causal_lm, chunks["train"]["input_ids"][:])
     assert trainer.train().training_loss == pytest.approx(expected, rel=1e-5)
+
+
+class LogitsInFloat32(TorchDispatchMode):
+    """Counts how often a tensor as wide as the vocabulary is converted to float32."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.vocabulary, self.count = vocabulary, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.count += (function is torch.ops.aten._to_copy.default and result.dtype == torch.float32
+                       and result.shape[-1:] == (self.vocabulary,))
+        return result
+
+
+def test_half_precision_logits_are_converted_once_and_weights_stay_the_same(
+    causal_lm, causal_tokenizer, chunks, tmp_path
+):
+    start = {name: value.clone() for name, value in causal_lm.state_dict().items()}
+    arguments = training_arguments("smoke", tmp_path, device=Device("cpu", True, ""), max_steps=3, eval_strategy="no")
+
+    def trained(by_the_model):
+        causal_lm.load_state_dict(start)
+        trainer = build_trainer(causal_lm, arguments, chunks, causal_tokenizer, preset="smoke")
+        if by_the_model:
+            trainer.compute_loss_func = None
+        with LogitsInFloat32(len(causal_tokenizer)) as converted:
+            trainer.train()
+        return converted.count, {name: value.clone() for name, value in causal_lm.state_dict().items()}
+
+    (once, weights), (twice, expected) = trained(False), trained(True)
+    assert (once, twice) == (3, 6)
+    assert all(torch.equal(value, expected[name]) for name, value in weights.items())
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +355,7 @@ def streamed(chunks):
     def generate():
         for ids in chunks["train"]["input_ids"]:
             read.append(ids)
+            assert len(read) < 500, "a stream has no end, so what reads it whole would never return"
             yield {"input_ids": ids}
 
     return {"train": IterableDataset.from_generator(generate).repeat(None), "valid": chunks["valid"]}, read

@@ -346,7 +346,7 @@ def main() -> None:
 def load(folder: Path) -> tuple[BertForMaskedLM, object]:
     """The exported model, fp32, and its tokenizer."""
     model = BertForMaskedLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 if __name__ == "__main__":

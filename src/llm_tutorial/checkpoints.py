@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -106,6 +105,7 @@ def resolve_checkpoint(name: str, *, source: str | None = None) -> Checkpoint:
     if trouble is None:
         return Checkpoint(hub.download_snapshot(repo, revision), revision, "hub", "the hub answered", repo)
     if chosen == "hub":
+        hub.forget_answers()  # the next attempt asks again
         raise ConnectionError(f"{repo} is wanted from the hub ({origin}), but it is not in the cache and the hub "
                               f"cannot be reached: {trouble}. Set LLM_TUTORIAL_SOURCE=auto or offline to go on "
                               "without it.")
@@ -122,11 +122,11 @@ def _resolve_repository(name: str, chosen: str, origin: str) -> Checkpoint:
     if cached:
         return Checkpoint(cached, cached.name, "cache", "downloaded earlier", repo)
     if not revision:
-        try:
-            HfApi().model_info(repo, timeout=4.0)
-        except Exception as error:  # the type differs with the hub library's version
-            raise ConnectionError(f"The hub does not answer for {repo} ({type(error).__name__}: {error}). "
-                                  "Check the name and the connection, or use 'masked' or 'causal'.") from error
+        trouble = hub.why_unreachable(repo, None, token=None)
+        if trouble is not None:
+            hub.forget_answers()
+            raise ConnectionError(f"The hub does not answer for {repo} ({trouble}). "
+                                  "Check the name and the connection, or use 'masked' or 'causal'.")
     folder = hub.download_snapshot(repo, revision or "main", token=None)  # "main": the cache notes its commit
     return Checkpoint(folder, folder.name, "hub", "the hub answered", repo)
 

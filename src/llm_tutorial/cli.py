@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-REMEDY = 'python -m pip install -e ".[lab]"'
+REMEDY = 'python -m pip install -e ".[lab]"'  # in a checkout
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output", type=Path, default=Path("build"), help="folder of the pages (default: build)")
     run.add_argument("--in-place", action="store_true", help="store the outputs, made from the bundled data")
     run.add_argument("--timeout", type=positive, metavar="S", help="seconds allowed for one cell (default: no limit)")
+    run.add_argument("--check-budgets", action="store_true",
+                     help="fail if a notebook takes far more time, memory or download than its first cells declare")
     run.set_defaults(command=_run)
 
     add_bench_command(commands)
@@ -112,7 +114,7 @@ def _lab(arguments: argparse.Namespace) -> int:
 
 
 def _reset(arguments: argparse.Namespace) -> int:
-    from llm_tutorial.originals import original_notebooks, reset_notebook
+    from llm_tutorial.originals import original_notebooks, packaged_documents, reset_notebook
 
     try:
         folder = _notebooks_folder()
@@ -128,6 +130,10 @@ def _reset(arguments: argparse.Namespace) -> int:
         kept = reset_notebook(folder / name, originals[name])
         kept_as = f"reset; yours is {kept.relative_to(folder).as_posix()}" if kept else "unchanged"
         print(f"{name}  {'written' if missing else kept_as}", flush=True)
+    for name, text in packaged_documents().items():  # the notebooks link to them
+        if not (folder / name).exists():
+            reset_notebook(folder / name, text)
+            print(f"{name}  written", flush=True)
     print("If a notebook is open in JupyterLab, choose File > Reload Notebook from Disk there.")
     return 0
 
@@ -152,6 +158,12 @@ def _run(arguments: argparse.Namespace) -> int:
             writable_folder(folder, "Leave out --in-place, or copy the notebooks to a folder of yours.")
     pages = _pages(notebooks)
     parsed = [read_notebook(notebook) for notebook in notebooks]
+    if arguments.check_budgets:
+        from llm_tutorial.budget_checks import budget_excesses, hub_cache_bytes
+        from llm_tutorial.budgets import notebook_budget
+
+        for notebook in notebooks:
+            notebook_budget(notebook.name)
     variables = REFERENCE_ENVIRONMENT if arguments.in_place else os.environ
     if variables.get("LLM_TUTORIAL_SOURCE") == "offline" and any(map(_needs_causal_lm, parsed)):
         from llm_tutorial.offline import fetch_causal_lm
@@ -163,8 +175,9 @@ def _run(arguments: argparse.Namespace) -> int:
     links |= {other: page for other, page in _pages(_all_notebooks()).items() if (output / page).is_file()}
     for document in documents:
         write_page(as_notebook(document), document, output, links)
-    runs = []
+    runs, excesses = [], []
     for notebook in notebooks:
+        kept = hub_cache_bytes() if arguments.check_budgets else 0
         with _Progress(_name(pages[notebook])) as progress:
             run = execute_notebook(
                 notebook, on_cell=progress.cell, timeout=arguments.timeout, in_place=arguments.in_place
@@ -172,28 +185,44 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{progress.name}  {_result(run)}  {run.cells} cells  {run.seconds:.0f} s", flush=True)
         if run.error is not None:
             print(_report(progress.name, run), flush=True)
+        elif arguments.check_budgets:
+            excesses += budget_excesses(run, hub_cache_bytes() - kept)
         write_page(run.executed, notebook, output, links)
         runs.append(run)
     print("", _table([_name(pages[run.notebook]) for run in runs], runs), "", sep="\n")
     print(f"Pages: {write_contents(output)}")
-    return 1 if any(run.error for run in runs) else 0
+    if arguments.check_budgets and not excesses:
+        print(f"Budgets: kept by {sum(run.error is None for run in runs)} of {len(runs)} notebooks")
+    for excess in excesses:
+        print(f"Budget exceeded by {excess}")
+    return 1 if excesses or any(run.error for run in runs) else 0
 
 
 def _require(*modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise OSError(f"this command needs {' and '.join(missing)}, not installed for {sys.executable}. Run: {REMEDY}")
+        in_checkout = (Path(__file__).resolve().parents[2] / "pyproject.toml").is_file()
+        remedy = REMEDY if in_checkout else f"python -m pip install {' '.join(missing)}"
+        raise OSError(f"this command needs {' and '.join(missing)}, not installed for {sys.executable}. Run: {remedy}")
 
 
 def _notebooks_folder() -> Path:
-    """Return ``notebooks/`` of the current folder, else that of the checkout this package lies in."""
-    places = [Path.cwd() / "notebooks", Path(__file__).resolve().parents[2] / "notebooks"]
+    """Return ``notebooks/`` of the current folder, else of the checkout this package lies in.
+
+    An installed package lies in no checkout.  There it is the current folder, if notebooks of ours are in it; the
+    package's own notebooks are not to be written to, but ``llm-tutorial reset`` makes a copy.
+    """
+    from llm_tutorial.originals import PACKAGED
+
+    here, published = Path.cwd(), {path.name for path in PACKAGED.glob("*.ipynb")}
+    places = [here / "notebooks", here if published else Path(__file__).resolve().parents[2] / "notebooks"]
     for folder in places:
-        if next(folder.glob("*.ipynb"), None) is not None:
+        found = {path.name for path in folder.glob("*.ipynb")}
+        if found & published if folder == here else found:
             return folder.resolve()
-    raise FileNotFoundError(
-        f"no notebooks in {' or '.join(map(str, places))}. Change to the folder of the checkout, or name the files."
-    )
+    remedy = ("Run `llm-tutorial reset`, which writes them into the first of these folders, or name the files."
+              if published else "Change to the folder of the checkout, or name the files.")
+    raise FileNotFoundError(f"no notebooks in {' or '.join(map(str, places))}. {remedy}")
 
 
 def _all_notebooks() -> list[Path]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
-from huggingface_hub import HfFileSystem
 
-from llm_tutorial import files, hub
+from llm_tutorial import files, hub, transfers
 from llm_tutorial.checkpoints import Checkpoint, chosen_source
 
 __all__ = [
@@ -34,7 +31,6 @@ REPOSITORY = "wikimedia/wikipedia"
 CONFIGURATION = "20231101.en"
 REVISION = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
 _STREAMED_ROWS = 400
-_PIECE_BYTES = 1 << 20
 _LONGEST_INTRODUCTIONS = 4
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
@@ -48,19 +44,21 @@ def resolve_wikipedia(*, source: str | None = None) -> Checkpoint:
     Raises:
         ValueError: unknown source.
         ConnectionError: the hub is wanted but does not answer, or the stream broke.
-        OSError: the bundled file is missing or damaged.
+        OSError: the bundled file is missing or damaged; articles kept earlier were damaged, or cannot be stored.
     """
     chosen, origin = chosen_source(source)
     reason = origin
     if chosen != "offline":
         kept = _kept_file()
         if kept.is_file():
+            _check_rows(kept)
             return Checkpoint(kept, REVISION, "cache", "downloaded earlier", REPOSITORY)
         trouble = hub.why_unreachable(REPOSITORY, REVISION, "dataset")
         if trouble is None:
             _stream_rows(kept)
             return Checkpoint(kept, REVISION, "hub", "the hub answered", REPOSITORY)
         if chosen == "hub":
+            hub.forget_answers()  # the next attempt asks again
             raise ConnectionError(f"{REPOSITORY} is wanted from the hub ({origin}), but the hub cannot be reached: "
                                   f"{trouble}. Set LLM_TUTORIAL_SOURCE=auto or offline to use the bundled articles.")
         reason = f"hub not reachable: {trouble}"
@@ -181,26 +179,21 @@ def _kept_file() -> Path:
     return files.cache_folder() / f"wikipedia-{CONFIGURATION}-{REVISION[:12]}-{_STREAMED_ROWS}.parquet"
 
 
-def _stream_rows(target: Path) -> None:
-    """Read the first rows of the dataset's first file into a parquet file that appears whole or not at all.
-
-    Only the pages that hold them travel; ``load_dataset(streaming=True)`` asks for 32 MB at once, and tries 20 times
-    when the stream breaks.
-    """
-    handle, partial = tempfile.mkstemp(suffix=".partial", dir=target.parent)
-    os.close(handle)
+def _check_rows(kept: Path) -> None:
+    """Remove a file of articles that cannot be read in full, so that the next attempt brings it anew."""
     try:
-        hub_files = HfFileSystem(token=False)
-        first = min(hub_files.glob(f"datasets/{REPOSITORY}@{REVISION}/{CONFIGURATION}/train-*.parquet"))
-        with hub_files.open(first, cache_type="none") as file, pq.ParquetFile(file, buffer_size=_PIECE_BYTES) as table:
-            # One row group at a time: asked for all of them, pyarrow would read ahead to the end of the file.
-            batches = (batch for group in range(table.num_row_groups)
-                       for batch in table.iter_batches(100, row_groups=[group], columns=COLUMNS, use_threads=False))
-            rows = list(islice((row for batch in batches for row in batch.to_pylist()), _STREAMED_ROWS))
-        pd.DataFrame(rows)[COLUMNS].to_parquet(partial)
-        os.replace(partial, target)
-    except Exception as error:  # the libraries' versions share no common type for a broken stream
-        raise ConnectionError(f"Streaming {REPOSITORY} from the hub broke off ({type(error).__name__}: {error}). "
+        pq.read_table(kept, columns=COLUMNS)
+    except (pa.ArrowException, OSError) as error:
+        kept.unlink(missing_ok=True)
+        raise OSError(f"{kept} was damaged ({error}) and has been removed. Run the cell again to stream the articles "
+                      "anew, or set LLM_TUTORIAL_SOURCE=offline.") from error
+
+
+def _stream_rows(target: Path) -> None:
+    """Read the first rows of the dataset's first file into a parquet file that appears whole or not at all."""
+    try:
+        transfers.fetch_rows(
+            f"datasets/{REPOSITORY}@{REVISION}/{CONFIGURATION}/train-*.parquet", COLUMNS, _STREAMED_ROWS, target)
+    except ConnectionError as error:
+        raise ConnectionError(f"Streaming {REPOSITORY} from the hub broke off ({error}). "
                               "Run the cell again, or set LLM_TUTORIAL_SOURCE=offline.") from error
-    finally:
-        Path(partial).unlink(missing_ok=True)

@@ -52,7 +52,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Run:
-    """What happened to one notebook; ``cells`` counts the code cells started, ``error`` is None if all passed."""
+    """What happened to one notebook; ``cells`` counts the code cells started, ``error`` is None if all passed.
+
+    ``source`` and ``device`` are what the notebook's own first table names, ``""`` where it names none.
+    """
 
     notebook: Path
     seconds: float
@@ -61,6 +64,7 @@ class Run:
     source: str
     error: Failure | None
     executed: NotebookNode = field(repr=False, compare=False)
+    device: str = ""
 
 
 class PeakMemory:
@@ -145,7 +149,8 @@ def execute_notebook(
     if in_place and error is None:
         replace_file(path, _storable(notebook).encode("utf-8"))
     seconds = time.monotonic() - started
-    return Run(path, seconds, memory.bytes, cells, reported_source(notebook), error, notebook)
+    source, device = reported_source(notebook), _reported(notebook, "device")
+    return Run(path, seconds, memory.bytes, cells, source, error, notebook, device)
 
 
 def read_notebook(path: Path) -> NotebookNode:
@@ -165,9 +170,14 @@ def read_notebook(path: Path) -> NotebookNode:
 
 def reported_source(notebook: NotebookNode) -> str:
     """Return the source of models and data that the notebook's first such table names, or ``""`` if none does."""
+    return _reported(notebook, "source")
+
+
+def _reported(notebook: NotebookNode, row: str) -> str:
+    """Return the first word of the first table's ``row``, or ``""`` if no table has such a row."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            found = re.search(r"^source\s+(\S+)", output.get("data", {}).get("text/plain", ""), re.MULTILINE)
+            found = re.search(rf"^{row}\s+(\S+)", output.get("data", {}).get("text/plain", ""), re.MULTILINE)
             if found:
                 return found[1]
     return ""
@@ -191,7 +201,7 @@ def _running_kernel(client: NotebookClient, folder: Path, variables: Mapping[str
         except RuntimeError as error:
             raise OSError(
                 f"No kernel started in {folder} ({error}). Check that `python -m ipykernel --version` works in this "
-                'environment; if not: python -m pip install -e ".[lab]"'
+                "environment; if not: python -m pip install ipykernel"
             ) from error
         yield stack.enter_context(PeakMemory(manager.provisioner.pid))
 

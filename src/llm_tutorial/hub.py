@@ -1,7 +1,7 @@
 """Talk to the model hub: whether it answers, what the cache already holds, and how files arrive.
 
 Left alone, the hub's libraries retry for 23 seconds per file where no hub can be reached.  Everything here asks once,
-with a deadline, and says what happened.
+with a deadline, and says what happened.  How a download is watched is in ``transfers``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import huggingface_hub
 from huggingface_hub import HfApi, constants
 from safetensors import SafetensorError, safe_open
 
+from llm_tutorial import transfers
 from llm_tutorial.files import sha256_of
 
-__all__ = ["CHECKPOINT_FILES", "cached_snapshot", "download_snapshot", "why_unreachable"]
+__all__ = ["CHECKPOINT_FILES", "cached_snapshot", "download_snapshot", "forget_answers", "why_unreachable"]
 
 CHECKPOINT_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
                     "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt")
@@ -27,15 +28,19 @@ _NEEDED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 @functools.cache
-def why_unreachable(repo: str, revision: str, kind: str = "model", deadline: float = 4.0) -> str | None:
+def why_unreachable(
+    repo: str, revision: str | None, kind: str = "model", deadline: float = 4.0, token: bool | None = False
+) -> str | None:
     """Ask the hub once for ``repo`` at ``revision`` (a commit hash); return None if it answers, else the reason.
 
-    The request runs in a thread of its own, because an HTTP timeout does not cover a name look-up that stalls.  The
-    answer holds for the rest of the process.
+    The request runs in a thread of its own, because an HTTP timeout does not cover a name look-up that stalls, nor an
+    answer that comes byte by byte.  The answer holds until ``forget_answers()`` or the end of the process.
 
     Args:
+        revision: None takes any.
         kind: ``"model"`` or ``"dataset"``.
         deadline: seconds to wait for the answer.
+        token: None sends the user's own token if there is one, False none.
     """
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
@@ -43,12 +48,12 @@ def why_unreachable(repo: str, revision: str, kind: str = "model", deadline: flo
 
     def ask() -> None:
         try:
-            info = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=deadline, token=False)
+            info = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=deadline, token=token)
         except Exception as error:  # the type differs with the hub library's version; every failure means the same
-            first_line = (str(error).strip() or "no details").splitlines()[0]
+            first_line = (str(error).strip() or "no details").splitlines()[0].rstrip(".")
             answers.put(f"{type(error).__name__}: {first_line}")
         else:
-            matches = info.sha == revision
+            matches = revision in {None, info.sha}
             answers.put(None if matches else f"{constants.ENDPOINT} answered with another commit, {info.sha}")
 
     threading.Thread(target=ask, daemon=True).start()
@@ -56,6 +61,10 @@ def why_unreachable(repo: str, revision: str, kind: str = "model", deadline: flo
         return answers.get(timeout=deadline)
     except queue.Empty:
         return f"{constants.ENDPOINT} did not answer within {deadline:g} s"
+
+
+# For who insists on the hub, and tries again once the network is repaired.
+forget_answers = why_unreachable.cache_clear
 
 
 def cached_snapshot(repo: str, revision: str) -> Path | None:
@@ -80,16 +89,16 @@ def download_snapshot(repo: str, revision: str, *, token: bool | None = False) -
     """Download the files a checkpoint needs into the hub's cache and return their folder.
 
     Raises:
-        ConnectionError: the transfer broke; files that arrived whole stay in the cache, the next call fetches the rest.
+        ConnectionError: the transfer broke or was too slow; files that arrived whole stay in the cache, the next call
+            fetches the rest.
         FileNotFoundError: the repository lacks a file that is needed.
-        OSError: what arrived is damaged.
+        OSError: what arrived is damaged, or cannot be stored.
     """
     try:
-        folder = Path(huggingface_hub.snapshot_download(
-            repo, revision=revision, allow_patterns=list(CHECKPOINT_FILES), token=token))
-    except Exception as error:  # as above: no common type over the library's versions
+        folder = transfers.fetch_snapshot(repo, revision, CHECKPOINT_FILES, token)
+    except ConnectionError as error:
         raise ConnectionError(
-            f"The download of {repo} from {constants.ENDPOINT} broke off ({type(error).__name__}: {error}). "
+            f"The download of {repo} from {constants.ENDPOINT} broke off ({error}). "
             "Run the cell again (files that arrived whole are kept), or set LLM_TUTORIAL_SOURCE=offline."
         ) from error
     absent = [name for name in _NEEDED_FILES if not (folder / name).is_file()]

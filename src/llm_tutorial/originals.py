@@ -9,10 +9,10 @@ from pathlib import Path
 
 from llm_tutorial.files import replace_file
 
-__all__ = ["SAVED", "original_notebooks", "reset_notebook"]
+__all__ = ["PACKAGED", "SAVED", "original_notebooks", "packaged_documents", "reset_notebook"]
 
 SAVED = "saved"
-PACKAGED = Path(__file__).resolve().parent / "notebooks"
+PACKAGED = Path(__file__).resolve().parent / "notebooks"  # of an installed wheel; a checkout has no such folder
 
 
 def original_notebooks(folder: Path) -> dict[str, bytes]:
@@ -36,6 +36,11 @@ def original_notebooks(folder: Path) -> dict[str, bytes]:
         f"The original notebooks are not known: in {folder} git has no committed notebooks (or is not installed), and "
         "the installed package carries none. Download the repository again, or work in a clone of it."
     )
+
+
+def packaged_documents() -> dict[str, bytes]:
+    """Return the glossary and its like that an installed wheel carries: file names with the content of each file."""
+    return {path.name: path.read_bytes() for path in sorted(PACKAGED.glob("*.md"))}
 
 
 def reset_notebook(path: Path, original: bytes) -> Path | None:

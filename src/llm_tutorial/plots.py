@@ -61,20 +61,34 @@ def prediction_bars(predictions: Sequence[Prediction], *, caption: str) -> Figur
 
 @rc_context(STYLE)
 def lines(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, xlabel: str, ylabel: str, caption: str, alt: str
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, xlabel: str, ylabel: str, caption: str, alt: str,
+    logarithmic: bool = False,
 ) -> Figure:
     """Draw one line with markers per entry of ``curves``, a name with its x and y values.
 
+    Args:
+        logarithmic: equal distances are equal factors, of two on the x-axis and of ten on the y-axis; otherwise the
+            y-axis begins at zero.
+
     Raises:
-        ValueError: there is nothing to draw, or more curves than can be told apart.
+        ValueError: there is nothing to draw, more curves than can be told apart, or a value that is not above zero on
+            a logarithmic axis.
     """
     if not 1 <= len(curves) <= len(_COLOURS):
         raise ValueError(f"{len(curves)} curves were given: draw between 1 and {len(_COLOURS)}.")
+    if logarithmic and any(value <= 0 for x, y in curves.values() for value in (*x, *y)):
+        raise ValueError("A logarithmic axis has no place for values that are not above 0: leave them out.")
     canvas, axes = _axes(height=3.4)
     for (name, (x, y)), colour, dash, marker in zip(curves.items(), _COLOURS, _DASHES, _MARKERS, strict=False):
         axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markersize=4, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.set_ylim(bottom=0)
+    if logarithmic:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:,g}")
+    else:
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return picture(canvas, caption, alt)

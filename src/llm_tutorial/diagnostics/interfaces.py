@@ -21,8 +21,8 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
         "logging_nan_inf_filter", "logging_steps", "lr_scheduler_type", "max_steps", "num_train_epochs", "optim",
         "output_dir", "per_device_eval_batch_size", "per_device_train_batch_size", "report_to", "save_steps",
         "save_strategy", "save_total_limit", "seed", "tf32", "train_sampling_strategy", "use_cpu", "warmup_steps"),
-    "transformers.Trainer": ("args", "callbacks", "data_collator", "eval_dataset", "model", "optimizers",
-                             "processing_class", "train_dataset"),
+    "transformers.Trainer": ("args", "callbacks", "compute_loss_func", "data_collator", "eval_dataset", "model",
+                             "optimizers", "processing_class", "train_dataset"),
     "transformers.DataCollatorForLanguageModeling": ("mlm",),
     "transformers.GPT2Config": (
         "activation_function", "attn_implementation", "attn_pdrop", "bos_token_id", "embd_pdrop", "eos_token_id",
@@ -88,7 +88,8 @@ def loading_findings() -> Iterator[Finding]:
     config = GPT2Config(vocab_size=8, n_positions=8, n_embd=4, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
     # Windows cannot remove a file that is still mapped into memory.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        AutoModelForCausalLM.from_config(config, dtype=torch.float16).save_pretrained(folder)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float16, trust_remote_code=False)
+        model.save_pretrained(folder)
         model, _ = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, use_safetensors=True)
     if model.dtype == torch.float32:

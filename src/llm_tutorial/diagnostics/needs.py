@@ -9,40 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_tutorial.budgets import BUDGETS, DOWNLOADS
 from llm_tutorial.diagnostics.finding import Finding
 from llm_tutorial.diagnostics.sources import source_or_auto
 
-__all__ = ["DOWNLOADS", "NEEDS", "Download", "Memory", "Need", "available_memory", "need_findings"]
-
-
-@dataclass(frozen=True)
-class Download:
-    """What a checkpoint takes on the disk the first time, in bytes.
-
-    Attributes:
-        hub_bytes: the model of the hub, in the hub's cache.
-        offline_bytes: the offline stand-in, in this package's cache; more than what is kept, while it is made.
-        offline_memory_bytes: the memory that making the stand-in takes.
-    """
-
-    hub_bytes: int
-    offline_bytes: int = 0
-    offline_memory_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a notebook needs.
-
-    Attributes:
-        notebook: its name without suffix.
-        memory_bytes: the most it has in use at any moment, once its checkpoints are there.
-        checkpoints: the keys of ``DOWNLOADS`` that it loads.
-    """
-
-    notebook: str
-    memory_bytes: int
-    checkpoints: tuple[str, ...] = ()
+__all__ = ["Memory", "available_memory", "need_findings"]
 
 
 @dataclass(frozen=True)
@@ -51,20 +22,6 @@ class Memory:
 
     available: int
     total: int
-
-
-DOWNLOADS = {
-    "masked": Download(hub_bytes=440_000_000),
-    # 93 MB travel and 270 MB are kept; in between there are the wheel, the GGUF file and the converted model.
-    "causal": Download(hub_bytes=550_000_000, offline_bytes=600_000_000, offline_memory_bytes=1_900_000_000),
-}
-# The memory is that of the largest; what the smaller ones save is not worth a table that must be measured anew.
-NEEDS = (
-    Need("01_masked_lm", 1_300_000_000, ("masked",)),
-    Need("02_causal_lm", 1_300_000_000, ("masked", "causal")),
-    Need("03_pretraining", 1_300_000_000),
-    Need("04_tokenizers", 1_300_000_000, ("masked",)),
-)
 
 
 def available_memory(
@@ -102,18 +59,18 @@ def need_findings() -> Iterator[Finding]:
     source = source_or_auto()
     kept = {(name, place): _is_kept(name, place) for name in DOWNLOADS for place in ("hub", "offline")}
     free = {"hub": _free(_hub_cache()), "offline": _free(cache)}
-    for need in NEEDS:
+    for notebook, budget in BUDGETS.items():
         room = {"hub": 0, "offline": 0}
-        peak = need.memory_bytes
-        for name in need.checkpoints:
+        peak = budget.presets["cpu"].memory_bytes
+        for name in budget.checkpoints:
             download = DOWNLOADS[name]
             if source != "offline" and not kept[name, "hub"]:
                 room["hub"] += download.hub_bytes
             stands_in = source == "offline" or (source == "auto" and not kept[name, "hub"])
             if stands_in and not kept[name, "offline"]:
-                room["offline"] += download.offline_bytes
+                room["offline"] += download.offline_disk_bytes
                 peak = max(peak, download.offline_memory_bytes)
-        yield _verdict(need.notebook, peak, memory, room, free, source)
+        yield _verdict(notebook, peak, memory, room, free, source)
 
 
 def _verdict(

@@ -1,6 +1,6 @@
 """Checks for the exercises in the notebooks: they say what is wrong, never the answer, and never stop a notebook.
 
-One module per notebook holds its exercises: ``masked``, ``causal``, ``pretraining`` and ``tokenization``.
+One module per notebook holds its exercises: ``masked``, ``causal``, ``pretraining``, ``tokenization`` and ``scaling``.
 """
 
 from llm_tutorial.exercises.checking import Exercise, Exercises, Fault, Feedback, call

@@ -1,0 +1,73 @@
+"""The core notebooks, executed with models and articles from a hub, and once more from the cache when it is gone."""
+
+from pathlib import Path
+
+import pytest
+from hub_repositories import bert_base_uncased, gpt2, wikipedia
+from hub_server import HubServer
+
+from llm_tutorial.execution import execute_notebook
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+WANTED = {
+    "01_masked_lm": {"google-bert/bert-base-uncased"},
+    "02_causal_lm": {"google-bert/bert-base-uncased", "openai-community/gpt2"},
+    "03_pretraining": {"wikimedia/wikipedia"},
+}
+UNWANTED_SUFFIXES = (".bin", ".h5", ".onnx", ".ot", ".msgpack", ".tflite", ".md")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repositories")
+    (folder / "gpt2").mkdir()
+    with HubServer([bert_base_uncased(), gpt2(folder / "gpt2"), wikipedia(folder)]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory):
+    return tmp_path_factory.mktemp("caches")
+
+
+@pytest.fixture(scope="module")
+def first_seconds():
+    """How long each notebook took with the hub, by name; filled by the test of it."""
+    return {}
+
+
+@pytest.fixture
+def hub_settings(server, caches, monkeypatch):
+    """The kernels inherit these."""
+    for name, value in {"HF_ENDPOINT": server.url, "HF_HOME": str(caches / "hf"), "LLM_TUTORIAL_SOURCE": "hub",
+                        "LLM_TUTORIAL_CACHE": str(caches / "ours"), "HF_HUB_DISABLE_TELEMETRY": "1",
+                        "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("hub_settings")
+@pytest.mark.parametrize("name", WANTED)
+def test_notebook_runs_on_the_hub(name, server, tmp_path, first_seconds):
+    before = len(server.answers)
+    run = execute_notebook(NOTEBOOKS / f"{name}.ipynb", folder=tmp_path, timeout=900)
+    assert run.error is None, run.error
+    assert run.source in {"hub", "cache"}, "not the bundled one"
+    first_seconds[name] = run.seconds
+    asked = [answer.path for answer in server.answers[before:]]
+    # What an earlier notebook brought is in the cache; nothing else is asked for.
+    for repository in WANTED[name] - {repository for other in list(WANTED)[: list(WANTED).index(name)]
+                                      for repository in WANTED[other]}:
+        assert any(repository in path for path in asked), repository
+    assert not [path for path in asked if path.endswith(UNWANTED_SUFFIXES)]
+    assert server.unknown == []
+
+
+@pytest.mark.usefixtures("hub_settings")
+def test_notebook_runs_from_the_cache_when_the_hub_is_gone(server, tmp_path, first_seconds):
+    server.stop()
+    again = execute_notebook(NOTEBOOKS / "01_masked_lm.ipynb", folder=tmp_path, timeout=900)
+    assert again.error is None, again.error
+    assert again.source == "cache"
+    assert again.seconds < first_seconds["01_masked_lm"] + 20  # the hub's libraries would try for 23 s for each file

@@ -1,7 +1,7 @@
 """What each notebook may take: seconds, peak memory and download, for each preset, declared here and nowhere else.
 
-The values for the CPU hold on two cores and were set with room above what was measured there; ``smoke`` was measured
-as well. Those for CUDA and Apple's GPU are estimates. Imports no large library.
+The values for the CPU hold on two cores and were set with room above what was measured there; all others are
+estimates. Imports no large library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = [
     "BUDGETS", "DOWNLOADS", "ESTIMATED", "Budget", "Download", "NotebookBudget", "budget_table", "notebook_budget",
 ]
 
-ESTIMATED = ("cuda", "mps")  # never measured
+ESTIMATED = ("smoke", "cuda", "mps")  # never measured
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def load_saved_tokenizer(folder: str | Path, vocabulary: int | None = None) -> P
         raise FileNotFoundError(f"{path} does not exist (looked in {Path.cwd()}): name a folder with a saved "
                                 "tokenizer, such as <output-dir>/model of an earlier run.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False)
     except Exception as error:  # a damaged file makes the tokenizers library raise a plain Exception
         trouble = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(f"The tokenizer in {path.parent} cannot be read ({trouble}): save it again, or name another "

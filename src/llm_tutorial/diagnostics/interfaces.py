@@ -30,9 +30,9 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "transformers.GPT2LMHeadModel.generate": (
         "attention_mask", "do_sample", "input_ids", "max_length", "max_new_tokens", "min_new_tokens", "num_beams",
         "pad_token_id", "streamer", "temperature", "top_k", "top_p", "use_cache"),
-    "huggingface_hub.snapshot_download": ("allow_patterns", "local_files_only", "revision", "token"),
+    "huggingface_hub.snapshot_download": ("allow_patterns", "cache_dir", "endpoint", "local_files_only", "repo_id",
+                                          "revision", "token"),
     "huggingface_hub.HfApi.repo_info": ("repo_type", "revision", "timeout", "token"),
-    "huggingface_hub.HfApi.model_info": ("timeout",),
     "datasets.load_dataset": ("columns", "data_files", "split", "streaming", "token"),
     "datasets.Dataset.map": ("batch_size", "batched", "remove_columns"),
 }

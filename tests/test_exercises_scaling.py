@@ -139,7 +139,7 @@ def test_typical_mistakes_are_named(exercises, name, fragment, answer):
 def test_other_correct_forms_are_right(exercises):
     def by_library(rows, rank, processes):
         stream = Dataset.from_dict({"row": list(range(rows))}).to_iterable_dataset()
-        return [row["row"] for row in split_dataset_by_node(stream, rank, processes, strategy="examples")]
+        return [row["row"] for row in split_dataset_by_node(stream, rank, processes)]
 
     for answer in (by_library, range_of_rows := (lambda rows, rank, n: range(rank, rows, n)),
                    lambda *given: np.array(range_of_rows(*given)), lambda *given: iter(range_of_rows(*given)),

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from benchmark_results import ALL
 from PIL import Image
 
@@ -93,9 +94,11 @@ def break_off(error):
     return bench
 
 
+@pytest.mark.parametrize("error", [
+    OSError("no such file"), torch.OutOfMemoryError("no such file"), ValueError("no such file")])
 @pytest.mark.usefixtures("asked")
-def test_what_cannot_be_measured_does_not_stop_the_others(monkeypatch, capsys):
-    monkeypatch.setattr(tokenization, "bench_tokenise", break_off(OSError("no such file")))
+def test_what_cannot_be_measured_does_not_stop_the_others(monkeypatch, capsys, error):
+    monkeypatch.setattr(tokenization, "bench_tokenise", break_off(error))
     assert cli.main(["bench", "--json"]) == 2
     out, err = capsys.readouterr()
     found = json.loads(out)

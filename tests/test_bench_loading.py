@@ -112,6 +112,23 @@ def test_the_hubs_model_is_measured_where_it_is_in_use(children, monkeypatch):
     assert found["notes"] == ["causal: the hub's model is not in use here (no network)"]
 
 
+def test_a_hub_that_breaks_off_leaves_what_was_measured(children, monkeypatch):
+    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "auto")
+
+    def failing(function, *, source, **options):
+        if source == "auto":
+            raise OSError("the connection broke")
+        return children(function, source=source, **options)
+
+    monkeypatch.setattr(loading, "run_child", failing)
+    found = bench_load(["masked"], repeats=2, report=[].append)
+    assert [(row["source"], len(row["runs"])) for row in found["first_prediction"]] == [("offline", 2)]
+    assert found["notes"] == ["masked: the hub's model could not be measured (the connection broke)"]
+    monkeypatch.setattr(loading, "run_child", lambda *_, **__: (_ for _ in ()).throw(OSError("broken file")))
+    with pytest.raises(OSError, match="broken file"):
+        bench_load(["masked"], repeats=2, report=[].append)
+
+
 def test_the_import_is_measured_beside_an_empty_python():
     found = loading._import_seconds(1)
     assert len(found["runs"]) == 5

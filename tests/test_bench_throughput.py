@@ -128,6 +128,8 @@ def test_the_clock_of_one_stands_still_while_the_other_works(monkeypatch):
 
 @pytest.mark.parametrize(("name", "group"), [
     ("aten::addmm", "matrix products"), ("aten::_scaled_dot_product_flash_attention_for_cpu", "matrix products"),
+    ("aten::_flash_attention_forward", "matrix products"), ("aten::_efficient_attention_backward", "matrix products"),
+    ("aten::_cudnn_attention_forward", "matrix products"),
     ("aten::_softmax", "softmax and loss"), ("aten::nll_loss_backward", "softmax and loss"),
     ("aten::_log_softmax_backward_data", "softmax and loss"), ("aten::add_", "other elementwise"),
     ("aten::mul", "other elementwise"), ("autograd::engine::evaluate_function: MmBackward0", "Python and idle"),

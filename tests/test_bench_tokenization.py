@@ -55,9 +55,24 @@ def test_every_method_gives_the_documents_own_tokens(parquet, causal_tokenizer, 
 
 
 def test_only_the_stream_is_lazy(parquet, causal_tokenizer):
-    assert iter(chunks_of(parquet, "streaming", 4, causal_tokenizer, 8)) is not None
     assert not hasattr(chunks_of(parquet, "streaming", 4, causal_tokenizer, 8), "__len__")
     assert len(chunks_of(parquet, "batched", 4, causal_tokenizer, 8)) > 4
+
+
+def test_no_more_rows_are_read_than_are_chunked(parquet, causal_tokenizer, monkeypatch):
+    read = []
+
+    class Parquet(tokenization.pq.ParquetFile):
+        def iter_batches(self, **options):
+            for batch in super().iter_batches(**options):
+                read.append(batch.num_rows)
+                yield batch
+
+    monkeypatch.setattr(tokenization, "STREAMED_BATCH", 1)
+    monkeypatch.setattr(tokenization.pq, "ParquetFile", Parquet)
+    list(chunks_of(parquet, "batched", 2, causal_tokenizer, 8))
+    list(chunks_of(parquet, "loop", 3, causal_tokenizer, 8))
+    assert read == [1] * 5
 
 
 def test_the_stream_holds_no_more_than_a_batch(parquet, causal_tokenizer, monkeypatch):

@@ -92,6 +92,28 @@ def test_a_resumed_training_shows_the_whole_curve_in_one_process_only(monkeypatc
     progress.on_train_begin(None, state, None)
     progress.on_log(None, state, None, logs={"loss": 2.0})
     assert drawn == [{"training loss": ([2, 4], [3.0, 2.0]), "validation loss": ([2], [4.0])}]
+    progress.on_train_end(None, state, None)
+    pictures = len(drawn)
+    progress._drawn_at = 0.0
+    progress.on_log(None, state, None, logs={"eval_loss": 2.0})
+    assert len(drawn) == pictures, "evaluate() after the training is no progress"
+
+
+def test_the_clock_starts_with_the_first_step(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    progress, state = TrainingProgress(100, live=False), TrainerState(global_step=7, max_steps=9)
+    progress.on_train_begin(None, state, None)
+    now[0] = 60.0  # a stream is read up to its place
+    for step in (7, 8):
+        state.global_step = step
+        progress.on_step_begin(None, state, None)
+        now[0] += 2.0
+    state.global_step = 9
+    progress.on_log(None, state, None, logs={"loss": 2.0})
+    progress.on_train_end(None, state, None)
+    assert progress.seconds == 4.0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["9", "2.000", "50", "4", "0"]
 
 
 def test_pictures_keep_their_distance(causal_lm, causal_tokenizer, chunks, tmp_path, monkeypatch, shown):

@@ -13,6 +13,7 @@ from llm_tutorial.packing import packed_chunks, packed_dataset
 from llm_tutorial.presets import PRESETS
 from llm_tutorial.splits import split_by_title, training_data
 from llm_tutorial.streams import first_documents, wikipedia_files
+from llm_tutorial.titles import title_key
 
 SMOKE = PRESETS["smoke"]
 
@@ -28,6 +29,13 @@ def test_documents_of_one_title_stay_together():
         assert not set(split["train"]["title"]) & set(split["valid"]["title"])
         assert sorted([*split["train"]["text"], *split["valid"]["text"]]) == sorted(texts["text"])
         assert 2 <= len(split["valid"]) <= 4
+
+
+def test_spellings_of_one_title_stay_together():
+    texts = documents(["Asia", "asia", "Asia (continent)", "Africa", "Europe", "Oceania"])
+    for seed in range(20):
+        split = split_by_title(texts, 1, seed)
+        assert not {*map(title_key, split["train"]["title"])} & {*map(title_key, split["valid"]["title"])}
 
 
 def test_the_seed_draws_what_is_held_out():

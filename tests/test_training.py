@@ -319,6 +319,12 @@ def test_an_unknown_override_is_named(tmp_path):
         training_arguments("smoke", tmp_path, evaluation_strategy="steps")
 
 
+def test_a_vocabulary_that_cannot_hold_the_bytes_is_refused():
+    with pytest.raises(ValueError, match=r"vocabulary=256 is too small: .* alone make 257 entries"):
+        preset_tokenizer(dataclasses.replace(PRESETS["smoke"], vocabulary=256), ["a few words"])
+    assert len(preset_tokenizer(dataclasses.replace(PRESETS["smoke"], vocabulary=257), ["a few words"])) == 257
+
+
 def test_too_few_texts_for_the_vocabulary_are_refused():
     with pytest.raises(ValueError, match=r"give only \d+ of the 512 entries that the preset 'smoke' wants: add texts"):
         preset_tokenizer("smoke", ["a few words"])

@@ -29,12 +29,18 @@ class TrainingProgress(TrainerCallback):
     Args:
         tokens_per_step: tokens in the batches of one step, for the speed in tokens per second; None leaves it out.
         live: True for the figure, False for the table; None finds out.
+
+    Attributes:
+        seconds: from the first step of the last training to its end.  A stream that is resumed has been read up to
+            its place before that.
     """
 
     def __init__(self, tokens_per_step: int | None = None, *, live: bool | None = None) -> None:
         self.tokens_per_step = tokens_per_step
         self.live = _in_notebook() if live is None else live
+        self.seconds = 0.0
         self._began = 0.0
+        self._shown = False
         self._first_step = 0
         self._row: dict[str, float] = {}
         self._handle = None
@@ -42,10 +48,11 @@ class TrainingProgress(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         """Start the clock, and the figure or the table."""
-        self._row, self._handle, self._drawn_at, self._began = {}, None, 0.0, 0.0
-        if not state.is_world_process_zero:  # one of several processes is enough
-            return
+        self._row, self._handle, self._drawn_at, self.seconds = {}, None, 0.0, 0.0
         self._began, self._first_step = time.perf_counter(), state.global_step
+        self._shown = state.is_world_process_zero  # one of several processes is enough
+        if not self._shown:
+            return
         start = f"training from step {state.global_step} to at most {state.max_steps}"
         if self.live:
             from IPython.display import display
@@ -59,7 +66,7 @@ class TrainingProgress(TrainerCallback):
                logs: dict[str, float] | None = None, **_) -> None:
         """Take note of the losses; ``evaluate()`` after the training logs too, which is no progress to show."""
         losses = {name: logs[key] for key, name in LOSSES.items() if key in (logs or {})}
-        if not self._began or not losses:
+        if not self._shown or not losses:
             return
         self._row |= losses
         if self.live and time.perf_counter() - self._drawn_at > SECONDS_BETWEEN_PICTURES:
@@ -67,16 +74,19 @@ class TrainingProgress(TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         """Print what was logged after the last step, its training and its validation loss in one line."""
+        if state.global_step == self._first_step:
+            self._began = time.perf_counter()
         if self._row and not self.live:
             self._print_row(state)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         """Show the last state."""
+        self.seconds = time.perf_counter() - self._began
         if self._row and self.live:
             self._draw(state)
         elif self._row:
             self._print_row(state)
-        self._began = 0.0
+        self._shown = False
 
     def _speed(self, state: TrainerState) -> tuple[float, float, float | None]:
         """Seconds gone, seconds left if no callback ends the training earlier, tokens per second."""

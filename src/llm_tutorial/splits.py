@@ -35,8 +35,8 @@ class TrainingData:
 
     Attributes:
         datasets: ``train`` and ``valid``, each with ``input_ids``; ``train`` may be an endless stream.
-        tokenizer: the one that was given, or else the preset's, trained on documents of ``train`` where the preset
-            wants one of its own.
+        tokenizer: the one that was given, or else the preset's; where the preset wants one of its own, trained on the
+            documents of ``train``, of a stream on those that its files begin with.
         description: what was taken, in words.
         left_out: documents that were not trained on because one of the same title is validated with; None where they
             are not counted.
@@ -108,7 +108,8 @@ def training_data(
 def split_by_title(documents: Dataset, valid: int, seed: int) -> DatasetDict:
     """Return ``train`` and ``valid``, shuffled, of which ``valid`` has at least so many documents.
 
-    Documents of the same title stay together, so that no text is in both splits under one name.
+    Documents of near-identical titles (``titles.title_key``) stay together, so that no text is in both splits under
+    two spellings of its name.
 
     Raises:
         ValueError: ``valid`` is below 1, or nothing would be left to train on.
@@ -117,7 +118,7 @@ def split_by_title(documents: Dataset, valid: int, seed: int) -> DatasetDict:
         raise ValueError(f"{valid} documents to validate with: at least 1 is needed.")
     rows_of: dict[str, list[int]] = {}
     for row, title in enumerate(documents["title"]):
-        rows_of.setdefault(title, []).append(row)
+        rows_of.setdefault(title_key(title), []).append(row)
     titles, held_out, kept = sorted(rows_of), [], []
     for index in np.random.default_rng(seed).permutation(len(titles)):
         (held_out if len(held_out) < valid else kept).extend(rows_of[titles[index]])

@@ -39,12 +39,15 @@ def preset_tokenizer(preset: str | Preset, texts: Iterable[str]) -> PreTrainedTo
     bytes, so even the smallest vocabulary encodes any text.
 
     Raises:
-        ValueError: unknown preset, or the texts are too few for the vocabulary wanted.
+        ValueError: unknown preset, a vocabulary below the 257 entries that all texts need, or texts too few for it.
     """
     preset = pick_preset(preset)
     tokenizer = load_gpt2_tokenizer()
     if preset.vocabulary is not None:
         tokenizer = tokenizer.train_new_from_iterator(list(texts), preset.vocabulary, show_progress=False)
+        if len(tokenizer) > preset.vocabulary:
+            raise ValueError(f"vocabulary={preset.vocabulary} is too small: the 256 bytes and the end-of-text token "
+                             f"alone make {len(tokenizer)} entries.")
         if len(tokenizer) < preset.vocabulary:
             raise ValueError(f"The texts give only {len(tokenizer):,} of the {preset.vocabulary:,} entries that the "
                              f"preset {preset.name!r} wants: add texts.")

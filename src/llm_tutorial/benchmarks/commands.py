@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         for kind in kinds:
             try:
                 found, table, figure = _KINDS[kind](arguments)
-            except (OSError, ValueError, FloatingPointError) as error:
+            except (OSError, ValueError, FloatingPointError, RuntimeError, subprocess.SubprocessError) as error:
                 if arguments.kind:
                     raise
                 results["errors"][kind] = str(error)

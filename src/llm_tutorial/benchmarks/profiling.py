@@ -17,7 +17,8 @@ __all__ = ["GROUPS", "group_of", "step_shares"]
 
 GROUPS = ("matrix products", "optimiser", "softmax and loss", "other elementwise", "Python and idle")
 MATRIX_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::matmul", "aten::linear",
-                   "aten::mkldnn_", "aten::_scaled_dot_product", "aten::scaled_dot_product")
+                   "aten::mkldnn_", "aten::_scaled_dot_product", "aten::scaled_dot_product", "aten::_flash_attention",
+                   "aten::_efficient_attention", "aten::_cudnn_attention")
 LOG_LEVEL = "KINETO_LOG_LEVEL"
 SOFTMAX_AND_LOSS = ("softmax", "nll_loss", "cross_entropy")
 

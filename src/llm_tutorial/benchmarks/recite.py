@@ -59,6 +59,9 @@ def bench_recite(
     - ``classic_full``: the same recipe on the 124 M GPT-2 with its own tokenizer: a few steps are measured, and the
       hours of all 2,800 are a projection, marked as such.
 
+    ``peak_memory_bytes`` is the most that this process ever had in use until the runs of the preset ended; of a GPU's
+    memory it says nothing.
+
     Args:
         preset: a preset or its name; by default the one for the device.
         repeats: runs of each of the first two measurements, of which medians are given.
@@ -76,6 +79,7 @@ def bench_recite(
     tokenizer = preset_tokenizer(preset, texts["train"]["text"])
     setting = _Setting(preset, device, tokenizer, chunked_dataset(texts, tokenizer, preset.context_length), report)
     own = [_run_preset(setting, seed) for seed in range(repeats)]
+    peak = peak_memory()  # later runs could not be told from these
     seconds = statistics.median(run["seconds"] for run in own)
     classic = [_run_classic(setting, seed, seconds) for seed in range(repeats)]
     rows = setting.chunks["train"]["input_ids"][:]
@@ -85,6 +89,7 @@ def bench_recite(
             "precision": precision(device), "chunks": len(rows),
             "parameters": sum(p.numel() for p in new_model(preset, tokenizer).parameters()),
             "characters_per_token": round(_characters_per_token(texts["train"]["text"][:], tokenizer), 2)},
+        "peak_memory_bytes": peak,
         "preset": summary(own), "classic_small": summary(classic),
     }
     if full_size_steps:
@@ -107,7 +112,7 @@ def recite_table(results: dict[str, Any]) -> str:
                      f"{full['steps']:,} steps of {full['seconds_per_step']:.1f} s")
     lines.append(f"medians of {len(results['preset']['runs'])} runs; {settings['chunks']} chunks of "
                  f"{settings['context_length']} tokens; peak memory of the preset "
-                 f"{results['preset']['peak_memory_bytes'] / 1e9:.2f} GB")
+                 f"{results['peak_memory_bytes'] / 1e9:.2f} GB")
     return "\n".join(lines)
 
 
@@ -168,7 +173,6 @@ def _record(trainer, clock: _Clock, recited: Recitation, seconds: float, loss: f
         "seconds_to_95": reached, "seconds": seconds, "steps": steps, "loss": loss, **asdict(recited),
         "tokens_per_second": steps * batch * len(trainer.train_dataset[0]["input_ids"]) / seconds,
         "seconds_per_step": statistics.median(after - before for before, after in pairwise(times)),
-        "peak_memory_bytes": peak_memory(),
     }
 
 

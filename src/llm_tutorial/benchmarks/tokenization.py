@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, repeat
+from itertools import cycle, islice
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -125,8 +125,9 @@ def chunks_of(
 
 
 def _texts(path: str, documents: int) -> list[str]:
-    texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
-    return list(chain.from_iterable(repeat(texts, -(-documents // len(texts)))))[:documents]
+    batches = pq.ParquetFile(path).iter_batches(batch_size=STREAMED_BATCH, columns=["text"])  # no more than is needed
+    texts = list(islice((text for batch in batches for text in batch["text"].to_pylist()), documents))
+    return list(islice(cycle(texts), documents))
 
 
 def _streamed(

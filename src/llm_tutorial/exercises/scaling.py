@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,9 @@ def _indices(value: Any) -> list[int]:
     if isinstance(value, str | dict) or not isinstance(value, Iterable):
         raise Fault(f"Your function returns {show(value)}, but a list of row numbers is needed.")
     found = list(value)
-    if any(isinstance(index, bool) or not isinstance(index, int) for index in found):
+    if any(isinstance(index, bool) or not isinstance(index, Integral) for index in found):
         raise Fault(f"Your function returns {show(found)}, but a list of whole numbers is needed.")
-    return found
+    return [int(index) for index in found]
 
 
 _ROWS_MISTAKES = {

@@ -104,6 +104,26 @@ def test_a_child_that_fails_says_why():
         run_child(json.loads, label="reading", report=[].append, s="{")
 
 
+def test_a_child_has_nothing_to_read():
+    own, (readable, writable) = os.dup(0), os.pipe()
+    try:
+        os.write(writable, b"typed\n")
+        os.dup2(readable, 0)
+        with pytest.raises(OSError, match="EOFError"):
+            run_child(input, label="asking", report=[].append)
+    finally:
+        os.dup2(own, 0)
+        for descriptor in (own, readable, writable):
+            os.close(descriptor)
+
+
+def test_a_child_uses_this_package_whatever_else_is_on_the_path(tmp_path, monkeypatch):
+    (tmp_path / "llm_tutorial").mkdir()
+    (tmp_path / "llm_tutorial" / "__init__.py").write_text("raise ImportError('another one')", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert run_child(os.getpid, label="asking", report=[].append)
+
+
 def test_a_child_that_takes_long_is_reported(monkeypatch):
     monkeypatch.setattr(children, "TICK_SECONDS", 0.2)
     said = []

@@ -3,6 +3,7 @@
 import json
 import statistics
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,13 +51,20 @@ def test_both_recipes_are_run_for_the_same_time_and_summed_up_in_medians(measure
 
 
 def test_the_time_to_recite_ends_with_the_first_check_that_finds_enough(monkeypatch):
-    shares = iter([0.5, 0.96])
+    now, shares = [0.0], iter([0.5, 0.96])
+
+    def check(*_):
+        now[0] += 10.0
+        return next(shares)
+
     monkeypatch.setattr(recite, "load_wikipedia", lambda: load_wikipedia(6, 3))
-    monkeypatch.setattr(callbacks, "recited_share", lambda *_: next(shares))
+    monkeypatch.setattr(recite, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(recite, "_run_classic", lambda *_: {})  # which only the real clock would end
+    monkeypatch.setattr(callbacks, "recited_share", check)
     monkeypatch.setattr(recite, "StopWhenRecited", partial(StopWhenRecited, loss_below=100.0))
     [run] = bench_recite("smoke", repeats=1, full_size_steps=0, report=[].append)["preset"]["runs"]
     assert run["steps"] == 2
-    assert 0 < run["seconds_to_95"] < run["seconds"]
+    assert run["seconds_to_95"] == run["seconds"] == 20.0, "the check belongs to the time"
 
 
 def test_the_classic_learning_rate_falls_to_zero_over_time(monkeypatch):

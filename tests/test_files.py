@@ -149,6 +149,34 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
     assert (target / "file").read_text(encoding="utf-8") == "whole"
 
 
+def test_a_new_folder_can_be_read_by_those_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with files.new_folder(tmp_path / "new") as partial:
+            os.close(tempfile.mkstemp(dir=partial)[0])
+        (tmp_path / "usual").mkdir()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    if os.name != "nt":
+        assert [path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()] == [0o640]
+
+
+def test_all_of_a_new_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed, fsync, rename = [], os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda number: (flushed.append(os.fstat(number).st_ino), fsync(number)))
+    monkeypatch.setattr(Path, "rename", lambda path, target: (flushed.append("renamed"), rename(path, target)))
+    with files.new_folder(tmp_path / "new") as partial:
+        (partial / "inner").mkdir()
+        for name in ("file", "inner/file"):
+            (partial / name).write_text(name, encoding="utf-8")
+        (partial / "file").chmod(0o444)
+    before, after = flushed[:flushed.index("renamed")], flushed[flushed.index("renamed"):]
+    names = ["file", "inner/file", *([] if os.name == "nt" else ["inner", "."])]
+    assert {(tmp_path / "new" / name).stat().st_ino for name in names} <= set(before)
+    assert os.name == "nt" or tmp_path.stat().st_ino in after
+
+
 def test_a_new_folder_leaves_the_one_that_another_process_made(tmp_path):
     target = tmp_path / "target"
     with files.new_folder(target) as partial:

@@ -7,14 +7,19 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from transformers import AutoTokenizer, GPT2LMHeadModel, Trainer
 from two_processes import results
 
-from llm_tutorial import cli, pretraining, pretraining_checks
-from llm_tutorial.callbacks import TrainingProgress
+from llm_tutorial import cli, pretraining, pretraining_checks, training
+from llm_tutorial.callbacks import StopWhenRecited, TrainingProgress
 from llm_tutorial.corpus import load_wikipedia
 from llm_tutorial.device import Device
 from llm_tutorial.launching import locked_folder
@@ -76,9 +81,11 @@ def test_every_field_of_a_preset_is_an_option(field):
     assert type(given[field.name]) is type(value)
     if "None" in field.type:
         assert changed_fields(parsed(f"--{field.name.replace('_', '-')}", "none")) == {field.name: None}
+    elif field.type == "str":
+        assert changed_fields(parsed(f"--{field.name}", "none")) == {field.name: "none"}
     else:
         with pytest.raises(SystemExit):
-            parsed("--layers", "none")
+            parsed(f"--{field.name.replace('_', '-')}", "none")
 
 
 def test_without_options_the_preset_is_as_it_is():
@@ -146,7 +153,9 @@ def test_a_stream_does_not_stop_when_recited_unless_that_is_asked_for(called, ca
 def test_the_model_and_the_figures_are_kept(whole):
     found = figures(whole)
     assert sorted(path.name for path in (whole / "model").iterdir()) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+        "config.json", "figures.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json"]
+    assert json.loads((whole / "model" / "figures.json").read_text(encoding="utf-8")) == found
     tokenizer = AutoTokenizer.from_pretrained(whole / "model", trust_remote_code=False)
     assert (len(tokenizer), tokenizer.decode(tokenizer("a box")["input_ids"])) == (512, "a box")
     last = weights(newest_checkpoint(whole))
@@ -162,6 +171,17 @@ def test_the_model_and_the_figures_are_kept(whole):
     assert found["preset"] == dataclasses.asdict(dataclasses.replace(SMOKE, context_length=64, max_steps=12))
     assert [entry["step"] for entry in found["validation_losses"]] == [2, 4, 6, 8, 10, 12]
     assert found["left_out"] is None
+
+
+def test_the_seconds_are_those_of_the_steps(tmp_path, monkeypatch):
+    class Timed(TrainingProgress):
+        def on_train_end(self, *arguments, **options):
+            super().on_train_end(*arguments, **options)
+            self.seconds = 123.0
+
+    monkeypatch.setattr(pretraining, "TrainingProgress", Timed)
+    assert run(tmp_path / "run") == 0
+    assert figures(tmp_path / "run")["seconds"] == 123.0
 
 
 def test_two_processes_have_the_losses_of_one(whole, tmp_path, monkeypatch, capfd):
@@ -180,6 +200,36 @@ def test_two_processes_have_the_losses_of_one(whole, tmp_path, monkeypatch, capf
         assert [entry["loss"] for entry in two[key]] == pytest.approx([entry["loss"] for entry in one[key]], abs=1e-4)
     assert two["validation_loss"] == pytest.approx(one["validation_loss"], abs=1e-4)
     other = weights(tmp_path / "run" / "model")
+    assert all(torch.allclose(value, other[name], atol=1e-4) for name, value in weights(whole / "model").items())
+
+
+def test_two_processes_that_ctrl_c_ends_go_on_with_the_same_command(whole, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Validated at length, so that steps are left when the signal comes.
+    slowly = ["--processes", "2", "--validation-documents", "10", "--validate-every", "1", "--validate-on-all"]
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "llm_tutorial", "pretrain", *FEW, *slowly, "--output-dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        ends = time.monotonic() + 120
+        while not (folder / "checkpoint-5" / "manifest.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # to all, as a terminal does
+        out = process.communicate(timeout=120)[0]
+    assert process.returncode == 130
+    assert out.count("Stopped. ") == 1
+    assert f"Stopped. The same command resumes from {folder / 'checkpoint-5'}." in out
+    assert not (folder / "model").exists()
+    capfd.readouterr()
+    assert run(folder, *slowly) == 0
+    assert "training from step 5 to at most 12" in capfd.readouterr().out
+    resumed, expected = figures(folder), figures(whole)
+    assert (resumed["first_step"], resumed["world_size"]) == (5, 2)
+    assert [entry["step"] for entry in resumed["losses"]] == list(range(1, 13))
+    assert [entry["loss"] for entry in resumed["losses"]] == pytest.approx(
+        [entry["loss"] for entry in expected["losses"]], abs=1e-4)
+    other = weights(folder / "model")
     assert all(torch.allclose(value, other[name], atol=1e-4) for name, value in weights(whole / "model").items())
 
 
@@ -249,7 +299,8 @@ def test_a_run_that_ended_before_its_model_was_kept_only_keeps_it(whole, tmp_pat
             full() if "model" in str(folder) else real(self, folder, **options)))
         real = GPT2LMHeadModel.__mro__[1].save_pretrained
         assert run(folder) == 2
-    assert "No space left on device" in capsys.readouterr().err
+    assert re.search(r"run.model could not be written \(\[Errno 28\] No space left on device\)\. The disk may be full",
+                     capsys.readouterr().err)
     assert not (folder / "model").exists()
     assert not list(folder.glob(".model*")), "nothing half-written is left"
     assert run(folder) == 0
@@ -268,6 +319,105 @@ def test_the_last_checkpoint_of_another_run_is_not_kept_as_this_ones_model(whole
     assert run(folder, "--learning-rate", "0.1") == 2
     assert "belongs to a different run: learning_rate is 0.002 there and 0.1 here" in capsys.readouterr().err
     assert not (folder / "model").exists()
+
+
+def test_a_run_that_stopped_early_is_not_trained_past_its_stop(tmp_path, monkeypatch, capsys):
+    class StopAtTen(StopWhenRecited):
+        """Where a checkpoint is saved."""
+
+        def on_log(self, args, state, control, **_):
+            control.should_training_stop |= state.global_step == 10
+
+    monkeypatch.setattr(training, "StopWhenRecited", StopAtTen)
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
+    assert run(undisturbed, "--stop-at", "0.5") == 0
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("model"))  # all that was there before the model
+    capsys.readouterr()
+    assert run(folder, "--stop-at", "0.5") == 0
+    assert "training from step" not in capsys.readouterr().out
+    found, expected = figures(folder), figures(undisturbed)
+    assert found["steps"] == expected["steps"] == 10
+    assert (found["losses"], found["validation_losses"]) == (expected["losses"], expected["validation_losses"])
+    assert found["validation_loss"] == pytest.approx(expected["validation_loss"], rel=1e-6)
+    other = weights(folder / "model")
+    assert all(torch.equal(value, other[name]) for name, value in weights(undisturbed / "model").items())
+
+
+class FillUp(TrainingProgress):
+    """After the first checkpoint, and before the second."""
+
+    fill = None
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 7:
+            self.fill()
+
+
+@pytest.fixture(params=["model", "optimizer", "disk"])
+def full(request, tmp_path):
+    """Where the next checkpoint finds no room: a folder, what takes the room, what frees it, the library's words."""
+    resource = pytest.importorskip("resource", reason="limits of Unix")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if request.param != "disk":
+        most, words = {"model": (200_000, "File too large"), "optimizer": (600_000, "enforce fail")}[request.param]
+        yield (tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard)),
+               lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)), words)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    filler = tmp_path / "filler"
+    yield (tmp_path, lambda: filler.write_bytes(bytes(shutil.disk_usage(tmp_path).free - 200_000)), filler.unlink,
+           "No space left on device")
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_told_and_once_there_is_room_the_run_goes_on(whole, full, monkeypatch, capsys):
+    place, fill, free, words = full
+    folder = place / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(FillUp, "fill", staticmethod(fill))
+        patch.setattr(pretraining, "TrainingProgress", FillUp)
+        try:
+            assert run(folder) == 2
+        finally:
+            free()
+    err = capsys.readouterr().err
+    assert err.startswith(f"llm-tutorial: error: {folder / 'checkpoint-10'} could not be written (")
+    assert words in err
+    assert re.search(r"The disk may be full: it has \d+\.\d\d GB free\. Make room on it; the same command then resumes "
+                     r"from the newest whole checkpoint", err)
+    assert run(folder) == 0
+    assert f"resuming from {folder / 'checkpoint-5'}\n" in capsys.readouterr().out
+    other = weights(folder / "model")
+    assert all(torch.equal(value, other[name]) for name, value in weights(whole / "model").items())
+
+
+def test_a_stream_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
+    options = ["--data", "stream", "--documents", "20"]
+
+    class CopyAtSeven(TrainingProgress):
+        """What a kill would leave."""
+
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 7:
+                shutil.copytree(undisturbed, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "TrainingProgress", CopyAtSeven)
+        assert run(undisturbed, *options) == 0
+    capsys.readouterr()
+    assert run(folder, *options) == 0
+    assert f"resuming from {folder / 'checkpoint-5'}, once the stream has been read up to there" in (
+        capsys.readouterr().out)
+    found, expected = figures(folder), figures(undisturbed)
+    assert (found["first_step"], found["steps"], found["training_chunks"]) == (5, 12, None)
+    for key in ("losses", "validation_losses", "validation_loss"):
+        assert found[key] == expected[key]
+    other = weights(folder / "model")
+    assert all(torch.equal(value, other[name]) for name, value in weights(undisturbed / "model").items())
 
 
 # More validation chunks than are watched by default.
@@ -299,13 +449,30 @@ def test_a_run_takes_the_tokenizer_and_the_validation_set_of_another(whole, stop
     assert found["validation_losses"][-1]["loss"] == pytest.approx(found["validation_loss"], rel=1e-6)
 
 
+def test_a_run_that_is_resumed_logs_validates_and_saves_as_often_as_now_asked_for(whole, stopped, tmp_path):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    assert run(folder, *ELSEWHERE, "--tokenizer", str(whole / "model"), "--log-every", "3", "--save-every", "4",
+               "--validate-every", "2") == 0
+    found = figures(folder)
+    assert [entry["step"] for entry in found["losses"]] == [1, 2, 3, 4, 5, 6, 8, 9, 12], "with every checkpoint too"
+    assert [entry["step"] for entry in found["validation_losses"]] == [3, 6, 8, 10, 12]
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-8"]
+
+
 @pytest.mark.parametrize(("tokenizer", "options", "different"), [
     ("other", ELSEWHERE, "tokenizer, training_chunks, validation_chunks"),
-    ("same", [], "validation_chunks"),
-    ("same", ["--validate-with", "introductions"], "validation_chunks"),
+    ("same", [], "validation_chunks, watched_chunks"),
+    ("same", ["--validate-with", "introductions"], "validation_chunks, watched_chunks"),
     ("same", [*ELSEWHERE, "--validation-documents", "9"], "validation_chunks"),
+    ("same", ELSEWHERE[:-1], "watched_chunks"),
+    ("same", [*ELSEWHERE, "--embedding-std", "0.1"], "embedding_std"),
+    ("same", [*ELSEWHERE, "--stop-at", "0.5"], "stop_at"),
+    ("same", [*ELSEWHERE, "--width", "96"], "model.n_embd"),
+    ("same", [*ELSEWHERE, "--context-length", "32"], "model.n_positions, training_chunks, validation_chunks"),
+    ("same", [*ELSEWHERE, "--muon-lr", "none"],
+     "optimizer, optimizer.0.betas, optimizer.0.bf16, optimizer.0.coefficients"),
 ])
-def test_a_run_does_not_go_on_with_another_tokenizer_or_validation_set(
+def test_a_run_does_not_go_on_with_another_recipe_tokenizer_or_validation_set(
         whole, stopped, tmp_path, capsys, tokenizer, options, different):
     preset_tokenizer(SMOKE, load_wikipedia(5, 1)["train"]["text"]).save_pretrained(tmp_path)
     folder = whole / "model" if tokenizer == "same" else tmp_path
@@ -313,7 +480,7 @@ def test_a_run_does_not_go_on_with_another_tokenizer_or_validation_set(
     assert run(stopped, "--tokenizer", str(folder), *options) == 2
     err = capsys.readouterr().err
     assert f"{stopped} belongs to a different run: " in err
-    assert ", ".join(re.findall(r"(\w+) is \w+ there and \w+ here", err)) == different
+    assert ", ".join(re.findall(r"([\w.]+) is [^;]+ there and [^;]+ here", err)) == different
     assert contents(stopped) == before
 
 
@@ -354,8 +521,8 @@ def test_other_processes_of_a_launch_take_no_lock(tmp_path, monkeypatch):
 def test_a_finished_run_is_not_begun_again(whole, capsys, options):
     before = contents(whole)
     assert run(whole, *options) == 2
-    assert f"{whole / 'model'} is there already, so the run in {whole} is finished. Choose another --output-dir" in (
-        capsys.readouterr().err)
+    assert (f"{whole / 'model'} is there already, so the run in {whole} is finished; its figures are in "
+            f"{whole / 'model' / 'figures.json'}. Choose another --output-dir") in capsys.readouterr().err
     assert contents(whole) == before
 
 
@@ -380,6 +547,59 @@ def test_a_lack_of_memory_names_the_batch(tmp_path, monkeypatch, capsys):
     assert run(tmp_path / "run") == 2
     assert "A batch of 4 chunks of 64 tokens does not fit into the memory of the GPU. Choose a smaller --batch" in (
         capsys.readouterr().err)
+    assert run(tmp_path / "run", "--batch", "2", "--no-resume") == 2
+    assert "A batch of 2 chunks of 64 tokens does not fit" in capsys.readouterr().err, "not: a different run"
+
+
+def test_every_process_takes_part_when_the_weights_are_collected(tmp_path, monkeypatch):
+    taken, trainers, real = [], [], pretraining._trainer
+
+    def trainer(*arguments):
+        trainers.append(real(*arguments))
+        collect = trainers[-1].accelerator.get_state_dict
+        monkeypatch.setattr(trainers[-1].accelerator, "get_state_dict", lambda model: taken.append(model) or
+                            collect(model))
+        return trainers[-1]
+
+    monkeypatch.setattr(pretraining, "_trainer", trainer)
+    few = {"documents": 2, "validation_documents": 2, "report": lambda _line: None}
+    preset = dataclasses.replace(SMOKE, max_steps=1)
+    pretrain(preset, tmp_path / "main", **few)
+    monkeypatch.setenv("RANK", "1")
+    pretrain(preset, tmp_path / "other", **few)
+    assert taken == [trainer.model_wrapped for trainer in trainers]
+    assert (tmp_path / "main" / "model").is_dir()
+    assert not (tmp_path / "other" / "model").exists(), "the main process alone writes"
+    trainers[0].model.save_pretrained(tmp_path / "directly")
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        assert (tmp_path / "main" / "model" / name).read_bytes() == (tmp_path / "directly" / name).read_bytes()
+
+
+def test_muon_is_refused_where_fsdp_shards_its_matrices(tmp_path, monkeypatch, capsys):
+    real = Trainer.create_accelerator_and_postprocess
+
+    def create(self):
+        real(self)
+        self.is_fsdp_enabled = True
+        patch.setitem(PartialState._shared_state, "distributed_type", DistributedType.FSDP)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "create_accelerator_and_postprocess", create)
+        assert run(tmp_path / "run") == 2
+    assert ("muon_lr=0.005: Muon needs whole matrices, of which FSDP leaves each process a part. Give --muon-lr none"
+            in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({"max_steps": 10_000}, 0.1), ({"max_steps": 10_001}, 1000), ({"max_steps": None, "epochs": 9}, 0.1),
+    ({"max_steps": None, "epochs": 50_000}, 1000)])
+def test_a_crash_costs_no_more_than_a_thousand_steps(tmp_path, monkeypatch, changes, expected):
+    def reached(*_, save_steps, **__):
+        raise ValueError(f"save_steps={save_steps}")
+
+    monkeypatch.setattr(pretraining, "_arguments", reached)
+    with pytest.raises(ValueError, match=rf"^save_steps={expected}$"):
+        pretrain(dataclasses.replace(SMOKE, **changes), tmp_path, documents=2, validation_documents=2)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -395,11 +615,19 @@ def test_a_lack_of_memory_names_the_batch(tmp_path, monkeypatch, capsys):
     ({"stop_at": 1.5}, "stop_at=1.5: give the share to be recited, above 0 and at most 1"),
     ({"heads": 3}, "width=64 cannot be divided among heads=3: choose a multiple"),
     ({"activation": "swish9"}, "activation='swish9' is unknown: use one of .*gelu_new"),
+    ({"attention": "flash_attention_2"}, "attention='flash_attention_2' is unknown or not installed: use one of eager"),
+    ({"attention": "someone/kernel"}, "attention='someone/kernel' is unknown or not installed"),
+    ({"context_length": 1}, "context_length=1: at least 2 tokens are needed"),
     ({"context_length": 31, "stop_at": 0.5}, "stop_at=0.5 needs chunks of 32 tokens to recite, but context_length=31"),
 ])
 def test_a_recipe_that_cannot_work_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         check_recipe(dataclasses.replace(SMOKE, **changes), "articles")
+
+
+def test_an_attention_of_another_package_passes_where_that_is_installed(monkeypatch):
+    monkeypatch.setattr(pretraining_checks, "is_flash_attn_2_available", lambda: True)
+    check_recipe(dataclasses.replace(SMOKE, attention="flash_attention_2"), "articles")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -412,6 +640,7 @@ def test_the_presets_pass(name):
     (["--data", "articles", "stream"], "articles, stream: no such file or folder"),
     (["--batch", "6", "--processes", "4"], "A global batch of 6 cannot be divided among 4 processes"),
     (["--output-dir", "text.md/run"], "no files can be written to text.md.run .*another --output-dir"),
+    (["--json", "saved"], "--json saved is a folder. Name a file in it"),
     (["--json", "text.md/figures.json"], "no files can be written to text.md .*another --json"),
     (["--validate-with", "nowhere"], "nowhere: no such file or folder. --validate-with takes one of articles, introdu"),
     (["--validate-with", "stream"], "stream: no such file or folder. --validate-with takes one of articles, introdu"),
@@ -482,6 +711,9 @@ def test_gloo_is_for_several_processes_on_a_cpu(tmp_path, monkeypatch):
     assert [given.get("ddp_backend") for given in made] == [None, "gloo", None]
     assert [given.get("log_level_replica") for given in made] == [None, "error", "error"], "one of them warns, or none"
     assert [given["per_device_eval_batch_size"] for given in made] == [16, 8, 8]
+    for processes, batch in ((1, 32), (2, 16), (3, 1), (4, 8), (6, 1), (32, 1), (64, 1)):
+        pretraining._arguments(SMOKE, tmp_path, Device("cpu", False, ""), 1, processes, 320)
+        assert made[-1]["per_device_eval_batch_size"] == batch, "all chunks count alike, or are validated one by one"
     assert all(given["accelerator_config"] == {"dispatch_batches": False} for given in made)
 
 

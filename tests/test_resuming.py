@@ -359,13 +359,20 @@ def test_a_run_keeps_its_record_and_another_one_is_refused(tmp_path):
     begin(folder, here)
     assert json.loads((folder / "run.json").read_text()) == {"learning_rate": 0.003, "betas": [0.9, 0.95], "new": None}
     begin(folder, here)
+    (folder / "checkpoint-1").mkdir()
     with pytest.raises(ValueError, match=r"run belongs to a different run: learning_rate is 0.003 there and 0.001 "
                                          r"here; new is None there and absent here; old is absent there and None here"
                                          r"\. Choose another output_dir, or delete that folder"):
         begin(folder, {"learning_rate": 0.001, "betas": [0.9, 0.95], "old": None})
     with pytest.raises(ValueError, match=r"d is absent there and 3 here; 4 more differ\. Choose"):
         begin(folder, {**here, **dict(zip("abcdefgh", range(8), strict=True))})
-    assert [path.name for path in folder.iterdir()] == ["run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-1", "run.json"]
+
+
+def test_where_there_is_no_checkpoint_another_run_may_begin(tmp_path):
+    begin(tmp_path, {"batch": 8})
+    begin(tmp_path, {"batch": 4})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"batch": 4}
 
 
 def test_another_configuration_is_refused_by_name(causal_tokenizer, tmp_path):

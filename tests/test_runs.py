@@ -163,6 +163,12 @@ def test_the_script_makes_what_is_bundled_and_repeats_nothing(small, kept, capsy
     assert "fifty.json is there: not trained again" in capsys.readouterr().out
     again = json.loads(small.result.read_text(encoding="utf-8"))
     assert again["samples"] == made["samples"]
+    # Killed when the model was there and the figures were not yet where they were asked for.
+    (small.folder / "fifty.json").unlink()
+    small.main()
+    assert len(small.given) == 2
+    assert "fifty/model/figures.json is there: not trained again" in capsys.readouterr().out
+    assert json.loads(small.result.read_text(encoding="utf-8")) == again
 
 
 def test_runs_that_were_validated_differently_are_not_compared(small):

@@ -56,9 +56,11 @@ def command(run: str) -> str:
 
 def train(run: str) -> dict[str, Any]:
     """Return the figures of a run; train, or go on training, where they are not there yet."""
-    kept = ROOT / FOLDER / f"{run}.json"
+    kept, beside = ROOT / FOLDER / f"{run}.json", ROOT / FOLDER / run / "model" / "figures.json"
+    if not kept.is_file() and beside.is_file():  # the run was ended between the model and the file asked for
+        kept = beside
     if kept.is_file():
-        print(f"{FOLDER}/{run}.json is there: not trained again", flush=True)
+        print(f"{kept.relative_to(ROOT).as_posix()} is there: not trained again", flush=True)
     else:
         print(command(run), flush=True)
         words = [sys.executable, "-m", "llm_tutorial", *command(run).split()[1:]]

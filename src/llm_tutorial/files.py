@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_folder", "data_folder", "listed_sha256", "new_folder", "replace_file", "sha256_of", "verified"]
+__all__ = ["cache_folder", "data_folder", "flush_folder", "flush_names", "listed_sha256", "new_folder", "replace_file",
+           "sha256_of", "verified"]
 
 
 def data_folder() -> Path:
@@ -98,20 +100,59 @@ def verified(path: Path) -> Path:
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes ``target`` when the block ends well, and vanishes when it does not.
 
-    The rename is atomic, so ``target`` is there whole or not at all. If another process made ``target`` meanwhile,
+    Who may read the folder may read its files. They are brought to the disk first, and the rename is atomic, so
+    ``target`` is there whole or not at all, even after a power failure. If another process made ``target`` meanwhile,
     its folder stays and this one is thrown away.
+
+    Raises:
+        OSError: the folder or a file in it cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
+    # Not by mkdtemp, whose mode would lock other users out.
+    partial = target.with_name(f".{target.name}-{secrets.token_hex(6)}.partial")
+    partial.mkdir()
     try:
         yield partial
+        readable = partial.stat().st_mode & 0o444
+        for path in partial.rglob("*"):  # safetensors lets their owner alone read its files
+            if readable & ~path.stat().st_mode:
+                path.chmod(path.stat().st_mode | readable)
+        flush_folder(partial)
         try:
             partial.rename(target)
         except OSError:
             if not target.is_dir():
                 raise
+        flush_names(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring all that is below a folder to the disk, and the folder's own name.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            flush_names(path)
+        elif path.is_file():
+            # Some systems flush only what is open for writing.
+            with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:
+                os.fsync(file.fileno())
+    flush_names(folder)
+    flush_names(folder.parent)
+
+
+def flush_names(folder: Path) -> None:
+    """Bring the names in a folder to the disk, on systems that can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def replace_file(path: Path, content: bytes) -> None:

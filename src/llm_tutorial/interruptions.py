@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from llm_tutorial.launching import is_main_process
 from llm_tutorial.resuming import newest_checkpoint
 
 __all__ = ["interruptible"]
@@ -15,7 +16,7 @@ __all__ = ["interruptible"]
 
 @contextlib.contextmanager
 def interruptible(folder: Path, tell: Callable[[str], object]) -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, as Ctrl-C is one, and tell how to go on.
+    """Turn SIGTERM into KeyboardInterrupt, as Ctrl-C is one, and let the main process tell how to go on.
 
     Args:
         folder: the run's, where its checkpoints are.
@@ -38,9 +39,13 @@ def interruptible(folder: Path, tell: Callable[[str], object]) -> Iterator[None]
         # A process that waits for another one to answer gets an error from the connection instead.
         if isinstance(error, RuntimeError) and not arrived:
             raise
-        checkpoint = newest_checkpoint(folder, report=lambda _line: None)
-        tell("Stopped. " + (f"The same command resumes from {checkpoint}." if checkpoint else
-                            "There is no checkpoint yet: the same command begins again."))
+        # A launcher passes on what the terminal has sent to its processes already: the second must not end this.
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        if is_main_process():
+            checkpoint = newest_checkpoint(folder, report=lambda _line: None)
+            tell("Stopped. " + (f"The same command resumes from {checkpoint}." if checkpoint else
+                                "There is no checkpoint yet: the same command begins again."))
         raise KeyboardInterrupt from None
     finally:
         for number, handler in before.items():

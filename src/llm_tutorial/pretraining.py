@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from datasets import IterableDataset
-from transformers import GPT2LMHeadModel, Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from llm_tutorial.callbacks import TrainingProgress
 from llm_tutorial.device import Device, set_seed
-from llm_tutorial.files import new_folder
 from llm_tutorial.interruptions import interruptible
 from llm_tutorial.launching import is_main_process, locked_folder, per_process_batch, process_count
 from llm_tutorial.packing import collate_packed
 from llm_tutorial.presets import Preset
 from llm_tutorial.pretraining_checks import check_folder, check_recipe, training_device
 from llm_tutorial.pretraining_figures import run_figures
+from llm_tutorial.pretraining_results import checkpoint_state, keep_model, take_last_weights, written
 from llm_tutorial.resuming import CheckpointGuard, chunks_sha256, newest_checkpoint
 from llm_tutorial.splits import TrainingData, training_data
 from llm_tutorial.training import WATCHED_CHUNKS, build_trainer, new_model, training_arguments
 
 __all__ = ["pretrain"]
+
+_MOST_BETWEEN_SAVES = 1000  # steps, that a crash of a long run may cost
 
 
 def pretrain(
@@ -59,7 +60,7 @@ def pretrain(
         seed: draws documents, weights, and the order of the batches.
         precision: ``"fp32"``, or ``"auto"`` for what is fast on the device.
         save_every, log_every, validate_every: steps between checkpoints, between logged losses, and between
-            validation losses; by default a tenth, a twentieth and a tenth of all.
+            validation losses; by default a tenth (at most 1,000), a twentieth and a tenth of all.
         validate_on_all: take every validation loss on all chunks held out rather than on 32 of them.
         resume: go on from the newest whole checkpoint in the output folder.
         report: gets lines of text for progress, from the main process only.
@@ -89,27 +90,41 @@ def pretrain(
         prepared = training_data(data, preset, documents=documents, validation_documents=validation_documents,
                                  validate_with=validate_with, tokenizer=tokenizer, seed=seed, report=tell)
         arguments = _arguments(preset, folder, device, batch, processes, len(prepared.datasets["valid"]), seed=seed,
-                               save_steps=save_every or 0.1, logging_steps=log_every or 0.05,
-                               eval_steps=validate_every or 0.1)
+                               save_steps=save_every or _steps_between_saves(preset, prepared),
+                               logging_steps=log_every or 0.05, eval_steps=validate_every or 0.1)
         trainer = _trainer(preset, prepared, arguments, processes, None if validate_on_all else WATCHED_CHUNKS)
+        if main:  # before the Trainer takes weights from there that may not even have the same shapes
+            _callback(trainer, CheckpointGuard).check_record(folder)
         checkpoint = _agreed_checkpoint(folder, resume, tell)
-        began, first_step = time.perf_counter(), 0
-        if checkpoint is None or not _finish(trainer, checkpoint):
+        first_step = 0
+        if checkpoint is None or not take_last_weights(trainer, checkpoint):
             if checkpoint is not None:
-                first_step = _state(checkpoint).global_step
+                first_step = checkpoint_state(checkpoint).global_step
                 tell(f"resuming from {checkpoint}" + (
                     ", once the stream has been read up to there" if _is_stream(prepared) else ""))
             _train(trainer, checkpoint, preset)
         else:
             first_step = trainer.state.global_step
-        seconds = time.perf_counter() - began
+        seconds = _callback(trainer, TrainingProgress).seconds
         validation_loss = trainer.evaluate(prepared.datasets["valid"])["eval_loss"]
-        if main:
-            with new_folder(folder / "model") as whole:
-                trainer.model.save_pretrained(whole)
-                prepared.tokenizer.save_pretrained(whole)
-        PartialState().wait_for_everyone()
-        return run_figures(trainer, preset, prepared, processes, first_step, seconds, validation_loss)
+        figures = run_figures(trainer, preset, prepared, processes, first_step, seconds, validation_loss)
+        keep_model(trainer, prepared.tokenizer, folder / "model", figures, main=main)
+        return figures
+
+
+def _steps_between_saves(preset: Preset, prepared: TrainingData) -> float:
+    steps = preset.max_steps or preset.epochs * len(prepared.datasets["train"]) // preset.batch
+    return 0.1 if steps <= 10 * _MOST_BETWEEN_SAVES else _MOST_BETWEEN_SAVES
+
+
+def _evaluation_batch(valid: int, processes: int) -> int:
+    """Chunks that a process validates at once, so that all of them count alike.
+
+    Batches that do not come out even are filled up with chunks that then count twice in the mean of their batch; those
+    of a single chunk are left out again.
+    """
+    watched = min(WATCHED_CHUNKS, valid)
+    return 1 if watched % processes else watched // processes
 
 
 def _arguments(
@@ -121,8 +136,7 @@ def _arguments(
         changes |= {"ddp_backend": "gloo"} if device.name == "cpu" else {}
     return training_arguments(
         preset, folder, device=device, per_device_train_batch_size=batch,
-        # Whole batches of the validation chunks, of which the Trainer watches a few.
-        per_device_eval_batch_size=max(1, min(WATCHED_CHUNKS, valid) // processes),
+        per_device_eval_batch_size=_evaluation_batch(valid, processes),
         save_strategy="steps",
         auto_find_batch_size=False,  # the batch is part of the recipe
         # By default the main process alone would read a stream, and send the others their share.
@@ -135,14 +149,21 @@ def _trainer(
     watched: int | None = WATCHED_CHUNKS,
 ) -> Trainer:
     set_seed(arguments.seed)
+    record = prepared.record | {"embedding_std": preset.embedding_std, "stop_at": preset.stop_at}
     # Not trained on, but a run that went on with others would put two different curves into one.
-    record = prepared.record | {"validation_chunks": chunks_sha256(prepared.datasets["valid"])}
+    record |= {"validation_chunks": chunks_sha256(prepared.datasets["valid"]), "watched_chunks": watched}
     record |= {"stream.processes": processes} if _is_stream(prepared) else {}
-    trainer = build_trainer(
-        new_model(preset, prepared.tokenizer), arguments, prepared.datasets, prepared.tokenizer, preset=preset,
-        callbacks=[TrainingProgress(preset.batch * preset.context_length, live=False)], collator=collate_packed,
-        record=record, watched=watched)
-    ours = _guard(trainer).configuration
+    try:
+        trainer = build_trainer(
+            new_model(preset, prepared.tokenizer), arguments, prepared.datasets, prepared.tokenizer, preset=preset,
+            callbacks=[TrainingProgress(preset.batch * preset.context_length, live=False)], collator=collate_packed,
+            record=record, watched=watched)
+    except RuntimeError as error:
+        if preset.muon_lr is None or PartialState().distributed_type is not DistributedType.FSDP:
+            raise
+        raise ValueError(f"muon_lr={preset.muon_lr}: Muon needs whole matrices, of which FSDP leaves each process a "
+                         "part. Give --muon-lr none, or start without FSDP.") from error
+    ours = _callback(trainer, CheckpointGuard).configuration
     for index, theirs in enumerate(gather_object([ours])):
         different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if different:
@@ -152,8 +173,8 @@ def _trainer(
     return trainer
 
 
-def _guard(trainer: Trainer) -> CheckpointGuard:
-    return next(one for one in trainer.callback_handler.callbacks if isinstance(one, CheckpointGuard))
+def _callback(trainer: Trainer, kind: type) -> Any:
+    return next(one for one in trainer.callback_handler.callbacks if isinstance(one, kind))
 
 
 def _agreed_checkpoint(folder: Path, resume: bool, tell: Callable[[str], object]) -> str | None:
@@ -162,25 +183,10 @@ def _agreed_checkpoint(folder: Path, resume: bool, tell: Callable[[str], object]
     return broadcast_object_list(chosen)[0]
 
 
-def _state(checkpoint: str) -> TrainerState:
-    return TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-
-
-def _finish(trainer: Trainer, checkpoint: str) -> bool:
-    """Take the weights of a run's last checkpoint, if this is it: only its model was not saved any more."""
-    state = _state(checkpoint)
-    if state.global_step < state.max_steps:
-        return False
-    _guard(trainer).check_record(Path(trainer.args.output_dir), has_checkpoints=True)
-    trained = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
-    trainer.model.load_state_dict(trained.state_dict())
-    trainer.state = state
-    return True
-
-
 def _train(trainer: Trainer, checkpoint: str | None, preset: Preset) -> None:
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with written(lambda: Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"):
+            trainer.train(resume_from_checkpoint=checkpoint)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"A batch of {trainer.args.per_device_train_batch_size} chunks of {preset.context_length} "
                          "tokens does not fit into the memory of the GPU. Choose a smaller --batch or "

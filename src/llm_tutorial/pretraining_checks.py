@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from transformers.activations import ACT2FN
+from transformers.utils import is_flash_attn_2_available
 
 from llm_tutorial.device import Device, pick_device
 from llm_tutorial.presets import Preset
@@ -23,7 +24,8 @@ def check_recipe(preset: Preset, data: str | Sequence[str | Path]) -> None:
     """Check what would otherwise be found out late, or not at all.
 
     Raises:
-        ValueError: a number is out of bounds, an activation is unknown, or the preset does not fit the data.
+        ValueError: a number is out of bounds, an activation or an attention is unknown, or the preset does not fit the
+            data.
     """
     for name in ("layers", "width", "heads", "batch", "epochs", "context_length", "vocabulary", "max_steps"):
         value = getattr(preset, name)
@@ -43,6 +45,13 @@ def check_recipe(preset: Preset, data: str | Sequence[str | Path]) -> None:
         raise ValueError(f"width={preset.width} cannot be divided among heads={preset.heads}: choose a multiple.")
     if preset.activation not in ACT2FN:
         raise ValueError(f"activation={preset.activation!r} is unknown: use one of {', '.join(sorted(ACT2FN))}.")
+    attentions = ["eager", "sdpa", *(["flash_attention_2"] if is_flash_attn_2_available() else [])]
+    if preset.attention not in attentions:
+        raise ValueError(f"attention={preset.attention!r} is unknown or not installed: use one of "
+                         f"{', '.join(attentions)}.")
+    if preset.context_length < 2:
+        raise ValueError(f"context_length={preset.context_length}: at least 2 tokens are needed, one to predict the "
+                         "next from.")
     if preset.stop_at is not None and preset.context_length < _RECITED_TOKENS:
         raise ValueError(f"stop_at={preset.stop_at} needs chunks of {_RECITED_TOKENS} tokens to recite, but "
                          f"context_length={preset.context_length}: raise it, or set stop_at to none.")
@@ -60,8 +69,9 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         ValueError: its run is finished, or it holds checkpoints that are not to be resumed from.
     """
     if (folder / "model").exists():
-        raise ValueError(f"{folder / 'model'} is there already, so the run in {folder} is finished. Choose another "
-                         "--output-dir, or delete that folder if nothing in it is needed.")
+        raise ValueError(f"{folder / 'model'} is there already, so the run in {folder} is finished; its "
+                         f"figures are in {folder / 'model' / 'figures.json'}. Choose another --output-dir, or delete "
+                         "that folder if nothing in it is needed.")
     checkpoints = sorted(path.name for path in folder.glob("checkpoint-*"))
     if checkpoints and not resume:
         raise ValueError(f"{folder} holds {', '.join(checkpoints)}, which a new run would overwrite. Leave out "

@@ -44,7 +44,8 @@ def add_pretrain_command(commands: Any) -> None:
                         help="draws documents, weights and the order of the batches (default: 42)")
     parser.add_argument("--precision", choices=["fp32", "auto"], default="auto",
                         help="auto is bf16 or fp16 where that is fast (default: auto)")
-    parser.add_argument("--save-every", type=positive, metavar="STEPS", help="default: a tenth of all steps")
+    parser.add_argument("--save-every", type=positive, metavar="STEPS",
+                        help="default: a tenth of all steps, at most 1,000")
     parser.add_argument("--log-every", type=positive, metavar="STEPS", help="default: a twentieth of all steps")
     parser.add_argument("--validate-every", type=positive, metavar="STEPS", help="default: a tenth of all steps")
     parser.add_argument("--validate-on-all", action="store_true",
@@ -98,6 +99,8 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     output_dir = arguments.output_dir or Path("build") / f"pretrain-{preset.name}"
     writable_folder(output_dir, "Choose another --output-dir.")
     if arguments.json is not None:
+        if arguments.json.is_dir():
+            raise IsADirectoryError(f"--json {arguments.json} is a folder. Name a file in it.")
         writable_folder(arguments.json.parent, "Choose another --json.")
     check_recipe(preset, data)
     if arguments.tokenizer is not None:

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
-from llm_tutorial.files import sha256_of
+from llm_tutorial.files import flush_folder, flush_names, sha256_of
 
 __all__ = ["CheckpointGuard", "chunks_sha256", "newest_checkpoint", "run_configuration"]
 
@@ -103,6 +103,8 @@ class CheckpointGuard(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Check that the output folder is this run's, and set damaged checkpoints in it aside.
 
+        How often to log, evaluate and save is what the arguments say, also where the run began with something else.
+
         Raises:
             ValueError: the folder belongs to another run, holds checkpoints beyond the step where this training
                 begins, that step's checkpoint is damaged or already the last, or the arguments preclude resuming.
@@ -113,11 +115,13 @@ class CheckpointGuard(TrainerCallback):
                 "with save_only_model=True it keeps no optimiser: such a run cannot be resumed. Use "
                 f"save_total_limit=2 and save_only_model=False (given: {args.save_total_limit}, "
                 f"{args.save_only_model}).")
+        # The Trainer takes them from the checkpoint, not from the arguments of this call.
+        state.compute_steps(args, state.max_steps)
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir)
         found = [(step, path, _damage(path, step)) for step, path in _checkpoints(folder)]
-        self.check_record(folder, has_checkpoints=bool(found))
+        self.check_record(folder)
         newest = f"resume_from_checkpoint=newest_checkpoint({args.output_dir!r})"
         for step, path, damage in found:
             if damage is None and step > state.global_step:
@@ -150,23 +154,19 @@ class CheckpointGuard(TrainerCallback):
         if not state.is_world_process_zero:
             return
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        files = {}
-        for name, path in _files(checkpoint).items():
-            with path.open("r+b") as file:  # some systems flush only what is open for writing
-                os.fsync(file.fileno())
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        _sync_folder(checkpoint)
-        _sync_folder(checkpoint.parent)
+        flush_folder(checkpoint)
+        files = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                 for name, path in _files(checkpoint).items()}
         _write_whole(checkpoint / "manifest.json", {"format": 1, "step": state.global_step, "files": files})
 
-    def check_record(self, folder: Path, *, has_checkpoints: bool) -> None:
-        """Check that ``run.json`` in the output folder is this run's, or write it where the folder holds no run yet.
+    def check_record(self, folder: Path) -> None:
+        """Check that ``run.json`` in the output folder is this run's, or write it where no checkpoint can be lost.
 
         Raises:
             ValueError: the folder belongs to another run, or to another program.
         """
         remedy = "Choose another output_dir, or delete that folder if nothing in it is needed."
-        path, recorded = folder / "run.json", None
+        path, recorded, has_checkpoints = folder / "run.json", None, bool(_checkpoints(folder))
         if not path.is_file():
             if has_checkpoints:
                 raise ValueError(f"{folder} holds checkpoints but no run.json, so another program wrote them. {remedy}")
@@ -180,7 +180,9 @@ class CheckpointGuard(TrainerCallback):
         there, here = ({key: f"{value!s:.24}" for key, value in facts.items() if other.get(key, "absent") != value}
                        for facts, other in ((recorded, self.configuration), (self.configuration, recorded)))
         keys = sorted(there.keys() | here.keys())
-        if keys:
+        if keys and not has_checkpoints:
+            _write_whole(path, self.configuration)
+        elif keys:
             listed = "; ".join(f"{key} is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
                                for key in keys[:4])
             more = f"; {len(keys) - 4} more differ" if len(keys) > 4 else ""
@@ -236,16 +238,7 @@ def _write_whole(path: Path, record: dict[str, Any]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every system can
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    flush_names(path.parent)
 
 
 def _sha256(parts: Iterable[bytes]) -> str:

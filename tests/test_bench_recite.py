@@ -16,6 +16,7 @@ from llm_tutorial.callbacks import StopWhenRecited
 from llm_tutorial.corpus import load_wikipedia
 from llm_tutorial.device import pick_device
 from llm_tutorial.presets import PRESETS
+from llm_tutorial.training import build_trainer
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_both_recipes_are_run_for_the_same_time_and_summed_up_in_medians(measure
 
 
 def test_the_time_to_recite_ends_with_the_first_check_that_finds_enough(monkeypatch):
-    now, shares = [0.0], iter([0.5, 0.96])
+    now, shares, stops = [0.0], iter([0.5, 0.96]), []
 
     def check(*_):
         now[0] += 10.0
@@ -59,11 +60,14 @@ def test_the_time_to_recite_ends_with_the_first_check_that_finds_enough(monkeypa
 
     monkeypatch.setattr(recite, "load_wikipedia", lambda: load_wikipedia(6, 3))
     monkeypatch.setattr(recite, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(recite, "build_trainer", lambda *given, preset, **options: (
+        stops.append(preset.stop_at) or build_trainer(*given, preset=preset, **options)))
     monkeypatch.setattr(recite, "_run_classic", lambda *_: {})  # which only the real clock would end
     monkeypatch.setattr(callbacks, "recited_share", check)
     monkeypatch.setattr(recite, "StopWhenRecited", partial(StopWhenRecited, loss_below=100.0))
     [run] = bench_recite("smoke", repeats=1, full_size_steps=0, report=[].append)["preset"]["runs"]
     assert run["steps"] == 2
+    assert stops == [None], "one callback stops, the one whose checks are looked at"
     assert run["seconds_to_95"] == run["seconds"] == 20.0, "the check belongs to the time"
 
 

@@ -101,7 +101,7 @@ WRONG = [
     ("rounds", "no parts of rounds", lambda batch, n, fits: batch / (n * fits)),
     ("rounds", "not full, is missing", lambda batch, n, fits: batch // (n * fits)),
     ("rounds", "one process alone", lambda batch, n, fits: math.ceil(batch / fits)),
-    ("rounds", "the share of each process", lambda batch, n, fits: batch // n),
+    ("rounds", "the share of each process in the batch.", lambda batch, n, fits: batch // n),
     ("rounds", "as a float", lambda batch, n, fits: batch / n),
     ("rounds", "would grow", lambda batch, n, fits: math.ceil(batch * n / fits)),
     ("rounds", "one round too many", lambda batch, n, fits: batch // n // fits + 1),

@@ -1,4 +1,4 @@
-# Every target makes or refreshes .venv by itself, also after pyproject.toml or constraints.txt changed.
+# Every target makes or refreshes the environment that it needs, also after pyproject.toml or its constraints changed.
 # Another interpreter: make run PYTHON=python3.12 (3.11 or later).
 
 PYTHON ?= python3

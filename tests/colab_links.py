@@ -69,16 +69,26 @@ def notebooks(root: Path = ROOT) -> list[Path]:
 
 
 def bootstrap(place: Place) -> str:
-    """Return the source of the cell that installs the package on Colab; ``LLM_TUTORIAL_PACKAGE`` names another one."""
+    """Return the source of the cell that installs the package on Colab; ``LLM_TUTORIAL_PACKAGE`` names another one.
+
+    What an earlier run of the cell installed is removed first: pip takes another wheel of the same version, or another
+    commit, for what is there already, and a failure would leave it in place.
+    """
     published = f"llm-tutorial @ git+https://github.com/{place.repository}@{place.ref}"
     return "\n".join([
+        "import importlib.util",
         "import os",
         "import sys",
         "",
         f'package = "{published if place.repository else f"./{WHEEL}"}"',
         'if "google.colab" in sys.modules:',
         '    package = os.environ.get("LLM_TUTORIAL_PACKAGE", package)',
+        "    %pip uninstall -qq -y llm-tutorial",
         '    %pip install -q "{package}"',
+        "    importlib.invalidate_caches()",
+        '    if importlib.util.find_spec("llm_tutorial") is None:',
+        '        raise RuntimeError(f"{package} was not installed, see above. If it is a wheel, put it "',
+        '                           "into the file panel, and run this cell again once it is there whole.")',
     ])
 
 

@@ -40,6 +40,7 @@ from llm_tutorial.corpus import COLUMNS
 PATIENCE_SECONDS = 8.0  # for the faults that end by it; the others get a minute
 MASKED, COMMIT = _HUB_CHECKPOINTS["masked"]
 FULL_BYTES = 1_000_000
+ROWS_WANTED = 150  # of 200, so that the middle of the file is among them
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,16 @@ PROBES = (
 )
 WEIGHTS = "model.safetensors"
 TOO_SLOW = rf"too slow: [\d,]+ bytes arrived in the last {PATIENCE_SECONDS:g} s"
+# Large files come from another host than the hub's own, which a network may block.
+HOST = "the host that was asked is {}"
 # The names of the repositories are in the messages too, so the bare numbers would tell nothing.
 TRANSFERS = (
-    Case("connection refused", "elsewhere", r"refused", WEIGHTS, "http://{refused}/"),
-    Case("no such host name", "elsewhere", r"ConnectError.*([Nn]ame|resol|nodename|getaddrinfo)", WEIGHTS,
+    Case("connection refused", "elsewhere", r"refused.*" + HOST.format(r"127\.0\.0\.1"), WEIGHTS, "http://{refused}/"),
+    Case("no such host name", "elsewhere",
+         r"ConnectError.*([Nn]ame|resol|nodename|getaddrinfo).*" + HOST.format(r"hub\.invalid"), WEIGHTS,
          "http://hub.invalid/"),
-    Case("certificate not trusted", "elsewhere", r"CERTIFICATE_VERIFY_FAILED", WEIGHTS, "https://{tls}/"),
+    Case("certificate not trusted", "elsewhere", r"CERTIFICATE_VERIFY_FAILED.*" + HOST.format(r"127\.0\.0\.1"),
+         WEIGHTS, "https://{tls}/"),
     Case("black hole", "silence", TOO_SLOW, WEIGHTS),
     Case("black hole before the list", "silence", TOO_SLOW, "tree/"),
     Case("slow drip", "drip", TOO_SLOW, WEIGHTS),
@@ -92,7 +97,7 @@ TRANSFERS = (
     Case("429, Retry-After 1 h", "throttled", TOO_SLOW + r".*Rate limited. Waiting 3601", WEIGHTS),
     Case("403 from a proxy, HTML", "forbidden", r"403 Forbidden", WEIGHTS),
     Case("403 for a small file", "forbidden", r"403 Forbidden", "config.json"),
-    Case("200 with a log-in page", "page", r"X-Repo-Commit|[Cc]onsistency", WEIGHTS),
+    Case("200 with a log-in page", "page", r"X-Repo-Commit|[Cc]onsistency|does not seem to be on", WEIGHTS),
     Case("404, HTML", "missing", r"404 Not Found", WEIGHTS),
     Case("revision missing", "no-revision", r"RevisionNotFound", "tree/"),
     Case("500", "broken", r"500 Internal Server Error", WEIGHTS),
@@ -104,11 +109,20 @@ TRANSFERS = (
          "tokenizer.json"),
 )
 ROWS = (
-    Case("rows: connection refused", "elsewhere", r"refused", "train-", "http://{refused}/"),
+    Case("rows: connection refused", "elsewhere", r"refused.*" + HOST.format(r"127\.0\.0\.1"), "train-",
+         "http://{refused}/"),
+    Case("rows: no such host name", "elsewhere", HOST.format(r"hub\.invalid"), "train-", "http://hub.invalid/"),
     Case("rows: black hole", "silence", rf"too slow: not done after {PATIENCE_SECONDS:g} s", "train-"),
     Case("rows: slow drip", "drip", r"too slow: not done", "train-"),
     Case("rows: 403", "forbidden", r"403 Forbidden", "train-"),
     Case("rows: 404", "missing", r"404 Not Found", "train-"),
+    Case("rows: 429, Retry-After 1 h", "throttled", r"too slow: not done.*Rate limited", "train-"),
+    Case("rows: 500", "broken", r"500 Internal Server Error", "train-"),
+    Case("rows: 200 with a log-in page", "page", r"Parquet magic bytes not found", "train-"),
+    Case("rows: cut in the middle", "cut", r"peer closed|[Ii]ncomplete", "train-"),
+    Case("rows: silence in the middle", "hang", r"too slow: not done", "train-"),
+    Case("rows: too short", "short", r"Parquet magic bytes not found", "train-"),
+    Case("rows: one byte changed", "corrupt", r"CRC checksum verification failed", "train-"),
     Case("rows: list cut off", "forbidden", r"403 Forbidden", "tree/"),
 )
 
@@ -185,7 +199,7 @@ TRANSFER_SCRIPT = """
 
     def get_rows(case):
         pattern = f"datasets/{case['repository']}@{COMMIT}/20231101.en/train-*.parquet"
-        transfers.fetch_rows(pattern, ["id", "text"], 30, target(case))
+        transfers.fetch_rows(pattern, ["id", "text"], ROWS_WANTED, target(case))
 
     def first(case):
         if case["rows"]:
@@ -245,10 +259,15 @@ def published() -> dict[str, Entry]:
     return {path: Entry(path, content) for path, content in contents.items()}
 
 
+def article(number: int) -> str:
+    return f"{number} " * 50
+
+
 def articles(folder: Path) -> dict[str, Entry]:
-    rows = [{"id": str(n), "url": "", "title": f"Article {n}", "text": f"{n} " * 50} for n in range(200)]
+    rows = [{"id": str(n), "url": "", "title": f"Article {n}", "text": article(n)} for n in range(200)]
     path = folder / "articles.parquet"
-    pd.DataFrame(rows)[COLUMNS].to_parquet(path, row_group_size=50)
+    # Without compression a changed byte decodes as well as the right one.
+    pd.DataFrame(rows)[COLUMNS].to_parquet(path, row_group_size=50, compression=None, write_page_checksum=True)
     name = "20231101.en/train-00000-of-00041.parquet"
     return {name: Entry(name, path.read_bytes())}
 
@@ -261,7 +280,7 @@ def start(script: str, server: HubServer, folder: Path, **variables: object) -> 
     environment |= {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": "1",
                     "LLM_TUTORIAL_CACHE": str(folder / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1",
                     "PYTHONPATH": str(Path(llm_tutorial.__file__).parents[1])}
-    variables |= {"COMMIT": COMMIT, "PATIENCE": PATIENCE_SECONDS, "FULL_BYTES": FULL_BYTES}
+    variables |= {"ROWS_WANTED": ROWS_WANTED, "COMMIT": COMMIT, "PATIENCE": PATIENCE_SECONDS, "FULL_BYTES": FULL_BYTES}
     names = "".join(f"{name} = json.loads({json.dumps(value)!r})\n" for name, value in variables.items())
     program = f"import json\n{names}{PREAMBLE}{textwrap.dedent(script)}"
     return subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=folder, stdout=subprocess.PIPE,
@@ -276,21 +295,18 @@ def finished(process: subprocess.Popen) -> dict:
 
 
 @contextmanager
-def addresses(folder: Path) -> Iterator[dict[str, str]]:
+def addresses() -> Iterator[dict[str, str]]:
     """Yield an address that refuses connections, and one whose certificate nobody signed."""
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else can take it
-        with tls_server(folder) as address:
+        with tls_server() as address:
             yield {"refused": f"127.0.0.1:{unused.getsockname()[1]}", "tls": address}
 
 
 @contextmanager
-def tls_server(folder: Path) -> Iterator[str]:
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                    "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+def tls_server() -> Iterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(Path(__file__).with_name("untrusted_certificate.pem"))
     server = HubServer([])
     server.socket = context.wrap_socket(server.socket, server_side=True)
     with server:
@@ -305,7 +321,7 @@ def cases(listed: tuple[Case, ...], known: dict[str, str]) -> list[dict[str, str
 @functools.cache
 def probe_results() -> dict[str, dict]:
     """Return what came of each of ``PROBES``, by title."""
-    with tempfile.TemporaryDirectory() as name, addresses(Path(name)) as known:
+    with tempfile.TemporaryDirectory() as name, addresses() as known:
         with HubServer([Repository(MASKED, COMMIT, published())]) as server:
             found = finished(start(PROBE_SCRIPT, server, Path(name), CASES=cases(PROBES, known)))
         return found | {"unknown requests": server.unknown}
@@ -314,7 +330,7 @@ def probe_results() -> dict[str, dict]:
 @functools.cache
 def transfer_results() -> dict[str, dict]:
     """Return what came of each of ``TRANSFERS`` and ``ROWS``, of a full disk, and of a process that is killed."""
-    with tempfile.TemporaryDirectory() as name, addresses(Path(name)) as known:
+    with tempfile.TemporaryDirectory() as name, addresses() as known:
         folder, files = Path(name), published()
         models, rows = cases(TRANSFERS, known), cases(ROWS, known)
         repositories = [Repository(title, COMMIT, files)

@@ -2,8 +2,8 @@
 
 It answers what ``huggingface_hub`` and ``datasets`` ask: repository information, file trees, and files with byte
 ranges, the large ones behind a redirect as on the hub.  Every answer is logged with the bytes that left.  A process
-other than the test's switches a fault with ``GET /-/fault/NAME?file=PART&repository=NAME&to=URL``, which is always
-answered.
+other than the test's switches a fault with ``GET /-/fault/NAME?file=PART&repository=NAME&to=URL``, and sees the paths
+that were answered with ``GET /-/answers``; both are always answered.
 """
 
 from __future__ import annotations
@@ -222,6 +222,8 @@ class _Handler(BaseHTTPRequestHandler):
             options = {name: query.get(name, [""])[0] for name in ("file", "repository", "to")}
             self.server.set_fault(switch[1], options["file"], options["repository"], options["to"])
             return self._send(200, b"ok")
+        if path == "/-/answers":
+            return self._send_json(200, [answer.path for answer in self.server.answers])
         if large := re.fullmatch(r"/-/large/([^/]+/[^/]+)/([0-9a-f]{64})", path):
             found = [entry for (_, name), repository in self.server.repositories.items() if name == large[1]
                      for entry in repository.files.values() if entry.large and entry.sha256 == large[2]]

@@ -95,6 +95,14 @@ def test_a_download_counts_where_the_hub_is_the_source():
     assert excess.startswith("01_masked_lm: download 1.0 MB, allowed 0.0 MB")
 
 
+def test_the_time_of_a_run_that_downloaded_is_not_compared():
+    assert budget_excesses(run_of(1000, 1, source="hub"), 440 * MEGABYTE) == []
+    [excess] = budget_excesses(run_of(1000, 2 * BUDGET.memory_bytes, source="hub"), 440 * MEGABYTE)
+    assert excess.startswith("01_masked_lm: peak memory")
+    [excess] = budget_excesses(run_of(1000, 1, source="cache"), 0)
+    assert excess.startswith("01_masked_lm: time 1000.0 s")
+
+
 def test_the_size_of_the_hub_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert hub_cache_bytes() == 0
@@ -162,6 +170,15 @@ def test_what_the_run_adds_to_the_cache_is_its_download(command, tmp_path, capsy
     assert command("--check-budgets", n01_masked_lm=named(tmp_path, 1, 1)) == 0
     assert command("--check-budgets", downloaded=2 * MEGABYTE, n01_masked_lm=named(tmp_path, 1, 1)) == 1
     assert "01_masked_lm: download 2.0 MB, allowed 0.0 MB" in capsys.readouterr().out
+
+
+def test_a_run_says_that_the_time_of_a_download_is_not_compared(command, tmp_path, capsys):
+    slow = named(tmp_path, 65, 1, source="hub")
+    assert command("--check-budgets", downloaded=3 * MEGABYTE, n01_masked_lm=slow) == 0
+    told = "01_masked_lm  its time is not compared with its budget, because 3 MB were downloaded meanwhile"
+    assert told in capsys.readouterr().out
+    assert command("--check-budgets", downloaded=3 * MEGABYTE, n01_masked_lm=slow) == 1, "it is in the cache now"
+    assert "not compared" not in capsys.readouterr().out
 
 
 def test_a_failed_notebook_is_no_matter_of_budgets(command, tmp_path, capsys):

@@ -170,6 +170,7 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
     ("source", "arguments", "fetched"),
     [
         ("offline", ["02"], 1),
+        (" OFFLINE", ["02"], 1),
         ("offline", ["01"], 0),
         ("auto", ["02"], 0),
         ("hub", ["02", "--in-place"], 1),
@@ -188,6 +189,14 @@ def test_the_offline_model_is_fetched_first_where_it_is_needed(source, arguments
     cli.main(["run", *arguments])
     assert len(calls) == fetched
     assert len(executed) == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_unknown_source_is_told_before_anything_is_executed(executed, monkeypatch, capsys):
+    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "usb")
+    assert cli.main(["run", "02"]) == 2
+    assert "Unknown source 'usb' (LLM_TUTORIAL_SOURCE=usb): use one of auto, hub, offline" in capsys.readouterr().err
+    assert executed == []
 
 
 def test_fetch_prints_the_folder_alone(monkeypatch, capsys):

@@ -1,11 +1,16 @@
 """Colab: badges and bootstrap cells come from one place, and work is saved to Drive without a loss."""
 
-import importlib
+import importlib.util
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
+import venv
+import zipfile
 from pathlib import Path
 
 import colab_links
@@ -129,8 +134,67 @@ def test_the_bootstrap_cell_installs_on_colab_only(monkeypatch, place, variable)
     shell.run_cell(colab_links.bootstrap(place)).raise_error()
     published = "llm-tutorial @ git+https://github.com/someone/language-models@v1.0"
     package = variable or (published if place.repository else f"./{colab_links.WHEEL}")
-    assert len(commands) == 1
-    assert commands[0].endswith(f' -m pip install -q "{package}"')
+    assert [command.partition(" -m pip ")[2] for command in commands] == [
+        "uninstall -qq -y llm-tutorial", f'install -q "{package}"']
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    """A function that runs the bootstrap cell in a new environment, for which pip works as ever, without an index.
+
+    It returns what the package there says, or None where it is not installed.
+    """
+    from IPython.core.interactiveshell import InteractiveShell
+
+    folder, shell = tmp_path / "environment", InteractiveShell()
+    venv.create(folder)
+    script = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    ask = [str(folder / script), "-c", "import llm_tutorial; print(llm_tutorial.BUILD)"]
+
+    def said() -> str | None:
+        done = subprocess.run(ask, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def system(command: str) -> None:
+        pip = shlex.split(shell.var_expand(command).partition(" -m pip ")[2])
+        subprocess.run([sys.executable, "-m", "pip", "--python", str(folder), *pip], cwd=tmp_path, capture_output=True)
+
+    def run() -> str | None:
+        shell.run_cell(colab_links.bootstrap(colab_links.Place())).raise_error()
+        return said()
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(shell, "system", system)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: (
+        said() and find(name) if name == "llm_tutorial" else find(name, *rest)))
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("LLM_TUTORIAL_PACKAGE", raising=False)
+    return run
+
+
+def write_wheel(folder: Path, build: str) -> Path:
+    """Write a wheel of the package's name and version that holds one line."""
+    path, information = folder / colab_links.WHEEL, f"{'-'.join(colab_links.WHEEL.split('-')[:2])}.dist-info"
+    version = colab_links.WHEEL.split("-")[1]
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("llm_tutorial/__init__.py", f"BUILD = {build!r}\n")
+        wheel.writestr(f"{information}/METADATA", f"Metadata-Version: 2.1\nName: llm-tutorial\nVersion: {version}\n")
+        wheel.writestr(f"{information}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{information}/RECORD", "")
+    return path
+
+
+def test_the_bootstrap_cell_installs_the_wheel_that_is_there_or_says_that_it_could_not(session, tmp_path):
+    with pytest.raises(RuntimeError, match=rf"\./{colab_links.WHEEL} was not installed.*run this cell again"):
+        session()
+    wheel = write_wheel(tmp_path, "first")
+    assert session() == "first"
+    write_wheel(tmp_path, "another of the same version")
+    assert session() == "another of the same version"
+    wheel.write_bytes(wheel.read_bytes()[:-30])  # as while it is being uploaded
+    with pytest.raises(RuntimeError, match="was not installed"):
+        session()
 
 
 def test_nothing_that_colab_brings_has_to_be_replaced():
@@ -269,13 +333,56 @@ def test_refused_access_is_told_with_a_remedy(drive, monkeypatch):
         save_to_drive("build", "lesson")
 
 
-def test_a_flush_that_fails_is_an_error(drive, work, monkeypatch):
-    def fail():
-        raise ValueError("flush_and_unmount failed")
-
-    monkeypatch.setattr(drive, "flush_and_unmount", fail)
-    with pytest.raises(OSError, match="flush_and_unmount failed"):
+def test_a_flush_that_fails_is_told_after_the_copy_was_replaced(drive, work, tmp_path, monkeypatch):
+    earlier, before = mounted(drive, tmp_path, gone="old"), contents(work)
+    monkeypatch.setenv("LLM_TUTORIAL_DRIVE", str(tmp_path / "elsewhere"))  # so that it is mounted by the call
+    monkeypatch.setattr(drive, "mount", lambda place: (tmp_path / "drive").rename(place))
+    monkeypatch.setattr(drive, "_mounted", None)
+    with pytest.raises(OSError, match=r"was copied to .*elsewhere.*flush_and_unmount failed.*is unchanged") as told:
         save_to_drive(work, "lesson")
+    assert "nothing that was saved before" not in str(told.value)
+    earlier = tmp_path / "elsewhere" / earlier.relative_to(tmp_path / "drive")
+    assert (contents(earlier), contents(work)) == (before, before)
+
+
+@pytest.mark.parametrize("moment", ["copying", "between the renames", "after the renames"])
+def test_what_a_session_left_that_ended_in_a_call_is_put_back_or_removed(drive, work, tmp_path, monkeypatch, moment):
+    earlier = mounted(drive, tmp_path, kept="old")
+    working = earlier.with_name(".lesson-a1b2c3d4.partial")
+    other = earlier.with_name(".lesson-two-a1b2c3d4.partial")  # of another name
+    for folder in (working, other):
+        (folder / "new").mkdir(parents=True)
+        (folder / "new/half").write_text("half")
+    if moment == "between the renames":
+        earlier.rename(working / "old")
+    elif moment == "after the renames":
+        (working / "new").rename(working / "old")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_to_drive(work, "lesson")
+    assert contents(earlier) == {"kept": b"old"}
+    assert sorted(path.name for path in earlier.parent.iterdir()) == [other.name, "lesson"]
+    save_to_drive(work, "lesson")
+    assert contents(earlier) == contents(work)
+
+
+def test_drive_is_mounted_anew_where_its_process_has_crashed(drive, work, tmp_path, monkeypatch):
+    """Until then, a look at the mount point raises what the system says, and not that there is no folder."""
+    root, stat = tmp_path / "drive/MyDrive", os.stat
+
+    def crashed(path, *arguments, **options):
+        if not drive.calls and not isinstance(path, int) and Path(path) == root:
+            raise OSError(107, "Transport endpoint is not connected")
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", crashed)
+    assert save_to_drive(work, "lesson") == root / "llm-tutorial/lesson"
+    assert drive.calls == ["mount", "flush_and_unmount"]
 
 
 @pytest.mark.usefixtures("drive")

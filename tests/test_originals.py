@@ -1,13 +1,29 @@
 """Resetting: the notebook is the published one again, and what the learner wrote is kept."""
 
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from llm_tutorial import cli, originals
+from llm_tutorial import cli, files, originals
 from llm_tutorial.originals import SAVED, original_notebooks, reset_notebook
 
-IDENTITY = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "core.autocrlf=false"]
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "core.autocrlf=false"]
+
+
+def git(folder, *command, settings=SETTINGS):
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed, and the originals come from it")
+    subprocess.run(["git", *settings, *command], cwd=folder, check=True)
+
+
+def commit(folder):
+    """Make a repository of all files of a folder."""
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "first")
 
 
 @pytest.fixture
@@ -18,8 +34,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("01_first.ipynb", "02_second.ipynb", "solutions/01_first.ipynb"):
         (notebooks / name).write_bytes(f"published: {name} é\r\n".encode())
     (notebooks / "GLOSSARY.md").write_text("terms")
-    for command in (["init", "-q"], ["add", "."], [*IDENTITY, "commit", "-qm", "first"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    commit(tmp_path)
     monkeypatch.chdir(tmp_path)
     return notebooks
 
@@ -44,15 +59,35 @@ def test_without_originals_the_error_says_what_to_do(folder, tmp_path, monkeypat
     if lack == "no git":
         monkeypatch.setattr("shutil.which", lambda _: None)
     elif lack == "not committed":
-        for command in (["rm", "-rq", "--cached", "notebooks"], [*IDENTITY, "commit", "-qm", "second"]):
-            subprocess.run(["git", *command], cwd=tmp_path, check=True)
+        git(tmp_path, "rm", "-rq", "--cached", "notebooks")
+        git(tmp_path, "commit", "-qm", "second")
     else:
-        subprocess.run(["rm", "-rf", str(tmp_path / ".git")], check=True)
+        shutil.rmtree(tmp_path / ".git")
         if lack == "no commit":
-            subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+            git(tmp_path, "init", "-q")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(FileNotFoundError, match="Download the repository again"):
         original_notebooks(folder)
+
+
+def test_git_for_windows_checks_out_the_published_bytes(tmp_path, monkeypatch):
+    """Its core.autocrlf=true would give texts other line ends, and so other hashes, than they were published with."""
+    first, clone = tmp_path / "first", tmp_path / "clone"
+    copied = [ROOT / ".gitattributes", ROOT / "data/SHA256SUMS", ROOT / "notebooks/01_masked_lm.ipynb"]
+    copied += [path for path in (ROOT / "data").rglob("*") if path.suffix in {".txt", ".json"}]
+    for path in copied:
+        copy = first / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    commit(first)
+    git(tmp_path, "clone", "-q", str(first), str(clone), settings=["-c", "core.autocrlf=true"])
+    monkeypatch.setattr(files, "data_folder", lambda: clone / "data")
+    listed = (clone / "data/SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    paths = [clone / "data" / line.split(maxsplit=1)[1] for line in listed]
+    checked = {files.verified(path).name for path in paths if path.is_file()}
+    assert {"vocab.txt", "merges.txt", "config.json", "tokenizer.json"} <= checked
+    [original] = original_notebooks(clone / "notebooks").values()
+    assert reset_notebook(clone / "notebooks/01_masked_lm.ipynb", original) is None
 
 
 def test_a_changed_notebook_is_kept_and_replaced(folder):

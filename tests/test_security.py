@@ -48,7 +48,8 @@ FETCHING = ("snapshot_download", "hf_hub_download", "HfFileSystem", "urlopen", "
 FETCHERS = {
     "src/llm_tutorial/hub.py": "each file has the sha256 or git hash under which the hub lists it",
     "src/llm_tutorial/transfers.py": "whole files: hub.py checks their hashes; rows of Wikipedia are part of a file, "
-                                     "and no hash is published for a part: there is a pinned commit over HTTPS",
+                                     "and no hash is published for a part: there is a pinned commit over HTTPS, and "
+                                     "the checksum of each page where there is one; corpus.py checks what was kept",
     "src/llm_tutorial/streams.py": "parts of files too, of the pinned commit",
 }
 # What the scan finds and why it may stay; an entry that is not needed any more fails.
@@ -317,7 +318,7 @@ def test_a_repository_of_pickles_counts_as_not_cached(monkeypatch, tmp_path):
     monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
     assert hub.cached_snapshot("someone/something", "0" * 40) is None
     monkeypatch.setattr(hub.transfers, "fetch_snapshot", lambda *_: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors; only repositories with safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors; only .* in one file, model\.safetensors"):
         hub.download_snapshot("someone/something", "0" * 40)
     assert not (tmp_path / "trace").exists()
 

@@ -1,53 +1,13 @@
-"""The process that downloads, and the watch over it; what faults do to both is in ``test_hub_faults``."""
+"""The process that downloads; the watch over it is in ``test_processes``, what faults do in ``test_hub_faults``."""
 
 import os
-import re
-import subprocess
-import sys
 import time
-from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
 from llm_tutorial import transfers
 from llm_tutorial.transfers import fetch_rows, fetch_snapshot
-
-
-@pytest.fixture
-def process(monkeypatch):
-    """A process that does nothing for a second, and a watch that is in a hurry."""
-    monkeypatch.setattr(transfers, "PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr(transfers, "ROWS_SECONDS", 0.3)
-    monkeypatch.setattr(transfers, "_TICK_SECONDS", 0.05)
-    with subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(1)"]) as process:
-        yield process
-        process.kill()
-
-
-def test_a_download_that_keeps_coming_may_take_its_time(process):
-    sizes = count(0, transfers.LEAST_BYTES)
-    assert transfers._watch(process, "a/b", lambda: next(sizes)) == ""
-    assert process.returncode == 0
-
-
-def test_a_download_that_trickles_is_given_up(process):
-    sizes = count(0, 100)
-    stopped = transfers._watch(process, "a/b", lambda: next(sizes))
-    assert re.fullmatch(r"too slow: [1-9]00 bytes arrived in the last 0\.3 s", stopped), stopped
-    assert process.poll() is None, "ended by the caller, who reads what it said first"
-
-
-def test_what_cannot_be_counted_has_a_time_limit(process):
-    assert transfers._watch(process, "a/b", None) == "too slow: not done after 0.3 s"
-
-
-def test_progress_is_shown(process, monkeypatch, capsys):
-    monkeypatch.setattr(transfers, "_REPORT_SECONDS", 0.4)
-    sizes = count(5_000_000, transfers.LEAST_BYTES)
-    transfers._watch(process, "owner/name", lambda: next(sizes))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines
-    assert all(re.fullmatch(r"owner/name: downloading, \d+ MB, [01] s", line) for line in lines), lines
 
 
 def test_a_process_that_ends_without_an_answer_is_an_error():
@@ -73,3 +33,45 @@ def test_leftovers_of_killed_downloads_are_removed_once_they_are_old(tmp_path, m
     assert sorted(path.name for path in blobs.iterdir()) == ["old", "young.incomplete"]
     left = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert left == {".rows-young.partial", "rows-old.parquet", "rows.parquet"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell script that stands in for Python")
+@pytest.mark.parametrize(("says", "words"), [
+    ("GET $HF_ENDPOINT/a >&2; exec sleep 60", r"too slow: .*last words: GET http://\*\*\*@mirror.example/a"),
+    ("GET $HF_ENDPOINT/a >&2; exit 3", r"ended with status 3; its last words: GET http://\*\*\*@mirror.example/a"),
+    ("'{\"error\": \"no '$HF_ENDPOINT'\"}'", r"no http://\*\*\*@mirror.example$"),
+    ("'{\"storage\": true, \"error\": \"no '$HF_ENDPOINT'\"}'", r"cannot be stored .*no http://\*\*\*@mirror.example"),
+])
+def test_passwords_do_not_reach_the_error(says, words, monkeypatch, tmp_path):
+    """Wherever the libraries put the address of a mirror."""
+    password = "pass-w0rd"
+    monkeypatch.setenv("HF_ENDPOINT", f"http://me:{password}@mirror.example")
+    monkeypatch.setattr(transfers, "ROWS_SECONDS", 1.0)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {says}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(transfers.sys, "executable", str(python))
+    with pytest.raises(OSError, match=words) as caught:
+        transfers._fetch("rows", {}, "a/b", transfers.Path(), None)
+    assert password not in str(caught.value)
+
+
+class Asked(Exception):
+    def __init__(self, host: str) -> None:
+        super().__init__("refused")
+        self.request = SimpleNamespace(url=f"https://{host}:443/a/b?signature=c")
+
+
+class NeverAsked(Exception):
+    @property
+    def request(self) -> None:
+        raise RuntimeError("the request was not set")
+
+
+def test_the_host_is_named_that_does_not_answer():
+    error = OSError("broken")
+    error.__cause__ = Asked("files.example")
+    assert transfers._described(error)["error"].endswith("because of Asked: refused; the host that was asked is "
+                                                         "files.example")
+    assert transfers._described(NeverAsked("no"))["error"] == "NeverAsked: no"
+    assert transfers._described(ValueError("no"))["error"] == "ValueError: no"

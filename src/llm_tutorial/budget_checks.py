@@ -19,7 +19,8 @@ FACTOR = 1.5  # a busy or older machine is no fault of a notebook; twice the wor
 def budget_excesses(run: Run, downloaded_bytes: int = 0) -> list[str]:
     """Return a sentence for each quantity of a finished run that is more than ``FACTOR`` times its budget.
 
-    So is a notebook that names no device for which a budget is declared.
+    So is a notebook that names no device for which a budget is declared. The seconds of a run that downloaded
+    something are not compared: a budget holds once the checkpoints are there.
 
     Args:
         downloaded_bytes: what the run added to the hub's cache. A run with the offline source may add nothing.
@@ -36,7 +37,7 @@ def budget_excesses(run: Run, downloaded_bytes: int = 0) -> list[str]:
     basis = f"{run.device}{', estimated' if run.device in ESTIMATED else ''}"
     download = 0 if run.source == "offline" else declared.hub_bytes
     quantities = (
-        ("time", run.seconds, budget.seconds, "s", 1),
+        ("time", 0 if downloaded_bytes > 0 else run.seconds, budget.seconds, "s", 1),
         ("peak memory", run.peak_memory_bytes, budget.memory_bytes, "MB", 1e6),
         ("download", downloaded_bytes, download, "MB", 1e6),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers import (
 )
 
 from llm_tutorial import files, hub, offline
+from llm_tutorial.sources import chosen_source
 
 __all__ = [
     "Checkpoint",
@@ -34,7 +34,6 @@ _HUB_CHECKPOINTS = {
     "masked": ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
     "causal": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
 }
-_SOURCES = ("auto", "hub", "offline")
 
 
 @dataclass(frozen=True)
@@ -54,22 +53,6 @@ class Checkpoint:
     source: str
     reason: str
     name: str
-
-
-def chosen_source(source: str | None) -> tuple[str, str]:
-    """Return the source to use (``auto``, ``hub`` or ``offline``) and who chose it.
-
-    An argument goes before ``LLM_TUTORIAL_SOURCE``, which goes before ``auto``.
-
-    Raises:
-        ValueError: the source is unknown.
-    """
-    variable = os.environ.get("LLM_TUTORIAL_SOURCE", "").strip().lower()
-    chosen = source or variable or "auto"
-    origin = f"source={source!r}" if source else f"LLM_TUTORIAL_SOURCE={variable}" if variable else "the default"
-    if chosen not in _SOURCES:
-        raise ValueError(f"Unknown source {chosen!r} ({origin}): use one of {', '.join(_SOURCES)}.")
-    return chosen, origin
 
 
 def resolve_checkpoint(name: str, *, source: str | None = None) -> Checkpoint:
@@ -113,7 +96,11 @@ def resolve_checkpoint(name: str, *, source: str | None = None) -> Checkpoint:
 
 
 def _resolve_repository(name: str, chosen: str, origin: str) -> Checkpoint:
-    """Resolve a repository id of the reader's own; without a commit, the newest one is looked up and pinned."""
+    """Resolve a repository id of the reader's own.
+
+    Without a commit, the newest one is looked up the first time; once it is in the cache it is taken from there and
+    never looked up again, so name another commit to have that one.
+    """
     if chosen == "offline":
         raise ValueError(f"{name!r} has no offline stand-in, and offline is wanted ({origin}): use 'masked' or "
                          "'causal', or set LLM_TUTORIAL_SOURCE=hub.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
-import os
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ import llm_tutorial
 from llm_tutorial.benchmarks.commands import add_bench_command
 from llm_tutorial.console import positive, report_progress, writable_folder
 from llm_tutorial.pretraining_command import add_pretrain_command
+from llm_tutorial.sources import chosen_source
 
 if TYPE_CHECKING:
     from llm_tutorial.execution import Run
@@ -164,8 +164,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
         for notebook in notebooks:
             notebook_budget(notebook.name)
-    variables = REFERENCE_ENVIRONMENT if arguments.in_place else os.environ
-    if variables.get("LLM_TUTORIAL_SOURCE") == "offline" and any(map(_needs_causal_lm, parsed)):
+    wanted = REFERENCE_ENVIRONMENT["LLM_TUTORIAL_SOURCE"] if arguments.in_place else None
+    if any(map(_needs_causal_lm, parsed)) and chosen_source(wanted)[0] == "offline":
         from llm_tutorial.offline import fetch_causal_lm
 
         print(f"offline causal model: {fetch_causal_lm(report=report_progress)}", flush=True)
@@ -186,7 +186,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if run.error is not None:
             print(_report(progress.name, run), flush=True)
         elif arguments.check_budgets:
-            excesses += budget_excesses(run, hub_cache_bytes() - kept)
+            downloaded = hub_cache_bytes() - kept
+            excesses += budget_excesses(run, downloaded)
+            if downloaded > 0:
+                print(f"{progress.name}  its time is not compared with its budget, because {downloaded / 1e6:.0f} MB "
+                      "were downloaded meanwhile; run it again", flush=True)
         write_page(run.executed, notebook, output, links)
         runs.append(run)
     print("", _table([_name(pages[run.notebook]) for run in runs], runs), "", sep="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sys
@@ -15,9 +16,11 @@ def save_to_drive(folder: Path | str, name: str) -> Path | None:
     """Copy ``folder`` into the user's Google Drive and return the copy; outside Colab do nothing and return None.
 
     The copy is ``MyDrive/llm-tutorial/<name>``. An earlier one is replaced only once the new one is complete, and
-    ``folder`` itself is never changed, so that no work is lost where the copying fails. Drive is asked for, which
-    opens a dialogue, unless it is mounted already; one that was mounted here is flushed and unmounted, so that all has
-    arrived when the function returns. ``LLM_TUTORIAL_DRIVE`` moves the mount point, ``/content/drive``.
+    ``folder`` itself is never changed, so that no work is lost where the copying fails. What a session that ended
+    during an earlier call left in Drive is put back or removed first, so only one session may save under a name at a
+    time. Drive is asked for, which opens a dialogue, unless it is mounted already; one that was mounted here is flushed
+    and unmounted, so that all has arrived when the function returns. ``LLM_TUTORIAL_DRIVE`` moves the mount point,
+    ``/content/drive``.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -32,25 +35,47 @@ def save_to_drive(folder: Path | str, name: str) -> Path | None:
         raise FileNotFoundError(f"There is no folder {folder.resolve()}: run the cells that write it first.")
     mount_point = os.environ.get("LLM_TUTORIAL_DRIVE", "/content/drive")
     root = Path(mount_point) / "MyDrive"
-    mounted = root.is_dir()
+    target = root / "llm-tutorial" / name
+    # Not Path.is_dir, which raises where Drive's process has crashed; mounting again repairs that.
+    mounted = os.path.isdir(root)
     try:
         if not mounted:
             drive.mount(mount_point)
-        target = root / "llm-tutorial" / name
+        _clear_up(target)
         _replace_by_copy(folder, target)
-        if not mounted:
-            drive.flush_and_unmount()
     except Exception as error:  # what Colab raises, for example when access is refused, has no common type
         raise OSError(
             f"{folder.resolve()} could not be saved to Drive ({str(error) or type(error).__name__}). It is unchanged, "
-            "and so is what was saved before. Allow the access and make room in Drive, then run the cell again, or "
-            "download the folder in Colab's file panel."
+            "and nothing that was saved before is lost. Allow the access and make room in Drive, whose bin counts too, "
+            "then run the cell again, or download the folder in Colab's file panel."
         ) from error
+    if not mounted:
+        try:
+            drive.flush_and_unmount()
+        except Exception as error:
+            raise OSError(
+                f"{folder.resolve()} was copied to {target}, in place of what was saved before, but perhaps not all of "
+                f"it has arrived in Drive ({str(error) or type(error).__name__}). The folder here is unchanged. Make "
+                "room in Drive, whose bin counts too, then run the cell again, or download the folder in Colab's file "
+                "panel."
+            ) from error
     return target
 
 
+def _clear_up(target: Path) -> None:
+    """Put back the copy that a session moved aside and then ended, and remove what such sessions left."""
+    # mkdtemp puts eight characters into the name.
+    for working in target.parent.glob(f".{glob.escape(target.name)}-{'?' * 8}.partial"):
+        if not target.exists() and (working / "old").exists():
+            (working / "old").rename(target)
+        shutil.rmtree(working, ignore_errors=True)  # what cannot be removed now may be the next time
+
+
 def _replace_by_copy(folder: Path, target: Path) -> None:
-    """Put a copy of ``folder`` in the place of ``target``, which is there, old or new, whatever happens."""
+    """Put a copy of ``folder`` in the place of ``target``, which stays where that fails.
+
+    A session that ends between the two renames leaves the earlier copy in a hidden folder, for ``_clear_up``.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
     new, old = working / "new", working / "old"

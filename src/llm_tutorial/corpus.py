@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
 
 from llm_tutorial import files, hub, transfers
@@ -49,12 +47,12 @@ def resolve_wikipedia(*, source: str | None = None) -> Checkpoint:
     chosen, origin = chosen_source(source)
     reason = origin
     if chosen != "offline":
-        kept = _kept_file()
-        if kept.is_file():
-            _check_rows(kept)
+        kept = _kept_rows()
+        if kept is not None:
             return Checkpoint(kept, REVISION, "cache", "downloaded earlier", REPOSITORY)
         trouble = hub.why_unreachable(REPOSITORY, REVISION, "dataset")
         if trouble is None:
+            kept = _kept_file()
             _stream_rows(kept)
             return Checkpoint(kept, REVISION, "hub", "the hub answered", REPOSITORY)
         if chosen == "hub":
@@ -179,14 +177,29 @@ def _kept_file() -> Path:
     return files.cache_folder() / f"wikipedia-{CONFIGURATION}-{REVISION[:12]}-{_STREAMED_ROWS}.parquet"
 
 
-def _check_rows(kept: Path) -> None:
-    """Remove a file of articles that cannot be read in full, so that the next attempt brings it anew."""
+def _recorded_hash(kept: Path) -> Path:
+    return kept.with_name(f"{kept.name}.sha256")
+
+
+def _kept_rows() -> Path | None:
+    """Return the articles kept from the hub, or None if there are none, or none whose hash was recorded.
+
+    Raises:
+        OSError: they cannot be read, or are not what was stored; then they are removed, and the next attempt brings
+            them anew.
+    """
+    kept = _kept_file()
+    record = _recorded_hash(kept)
+    if not (kept.is_file() and record.is_file()):
+        return None
     try:
-        pq.read_table(kept, columns=COLUMNS)
-    except (pa.ArrowException, OSError) as error:
-        kept.unlink(missing_ok=True)
-        raise OSError(f"{kept} was damaged ({error}) and has been removed. Run the cell again to stream the articles "
-                      "anew, or set LLM_TUTORIAL_SOURCE=offline.") from error
+        intact = files.sha256_of(kept) == record.read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:  # which says nothing about the content
+        raise OSError(f"The articles in {kept} cannot be read ({error.strerror}). Repair that, for example the file's "
+                      "permissions, or set LLM_TUTORIAL_SOURCE=offline.") from error
+    if not intact:
+        hub.refuse_damaged(kept, "its sha256 is not the recorded one", record)
+    return kept
 
 
 def _stream_rows(target: Path) -> None:
@@ -197,3 +210,4 @@ def _stream_rows(target: Path) -> None:
     except ConnectionError as error:
         raise ConnectionError(f"Streaming {REPOSITORY} from the hub broke off ({error}). "
                               "Run the cell again, or set LLM_TUTORIAL_SOURCE=offline.") from error
+    files.replace_file(_recorded_hash(target), f"{files.sha256_of(target)}\n".encode())

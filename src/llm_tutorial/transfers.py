@@ -18,19 +18,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from huggingface_hub import HfFileSystem, constants, snapshot_download
 
-from llm_tutorial.console import report_progress
+from llm_tutorial.diagnostics.finding import redacted
+from llm_tutorial.processes import PATIENCE_SECONDS, package_environment, watch_process
 
 __all__ = ["fetch_rows", "fetch_snapshot"]
 
-# A download ends when less than so many bytes arrive in so many seconds: 35 kB/s, at which BERT takes four hours.
-PATIENCE_SECONDS = 60.0
-LEAST_BYTES = 2_000_000
 ROWS_SECONDS = 180.0  # for a few megabytes in all
 _STALE_SECONDS = 3600.0
-_REPORT_SECONDS, _TICK_SECONDS = 10.0, 0.2
 _CHUNK_BYTES = 1 << 18  # the library's 10 MB would reach the disk as rarely as every few minutes
 _PIECE_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -74,6 +72,7 @@ def fetch_rows(pattern: str, columns: Sequence[str], rows: int, target: Path) ->
                "endpoint": constants.ENDPOINT}
     try:
         _fetch("rows", options, pattern.split("@")[0].removeprefix("datasets/"), target.parent, None)
+        Path(partial).chmod(0o644)  # mkstemp's own mode would lock other users of the cache out
         os.replace(partial, target)
     finally:
         Path(partial).unlink(missing_ok=True)
@@ -81,56 +80,39 @@ def fetch_rows(pattern: str, columns: Sequence[str], rows: int, target: Path) ->
 
 def _fetch(task: str, options: dict, name: str, folder: Path, arrived: Callable[[], int] | None) -> str | None:
     """Run a task in a new process; ``arrived`` tells how many bytes there are so far, None that nobody can know."""
-    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Without Xet, whose storage has hosts of its own, which networks may block: the files come from the hub itself.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1", "HF_HUB_DISABLE_XET": "1",
-                   "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    # Without Xet, whose storage has hosts of its own. Large files still come from another host, to which the hub
+    # redirects, so a network may let the hub answer and block them: then the error names that host.
+    environment = package_environment(PYTHONUTF8="1", HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as log:  # not pipes: nobody has to read them
+        # Without a buffer, which would be written once more when the pipe is closed.
         with subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=answer, stderr=log,
-                              env=environment) as process:
+                              bufsize=0, env=environment) as process:
             try:
                 with suppress(BrokenPipeError):  # it ended already; its answer says why
                     process.stdin.write(json.dumps({"task": task} | options).encode() + b"\n")
-                    process.stdin.flush()
-                stopped = _watch(process, name, arrived)
+                patience = PATIENCE_SECONDS if arrived else ROWS_SECONDS
+                stopped = watch_process(process, f"{name}: downloading", arrived=arrived, patience=patience)
             finally:
                 process.kill()  # after Ctrl-C nothing keeps on working; no effect on a finished process
         answer.seek(0)
         log.seek(0)
-        said, lines = answer.read().decode("utf-8", "replace"), log.read().decode("utf-8", "replace").splitlines()
-    lines = [line.strip()[:300] for line in lines if line.strip()] or ["nothing"]
+        said, told = answer.read().decode("utf-8", "replace"), log.read().decode("utf-8", "replace")
+    # The address of a mirror may hold a password, and what is raised ends in a stored notebook.
+    told = redacted(told, os.environ).splitlines()
+    lines = [line.strip()[:300] for line in told if line.strip()] or ["nothing"]
     if stopped:
         raise ConnectionError(f"{stopped}; the library's last words: {', '.join(lines[-2:])}")
     if not said:
         raise ConnectionError(f"the process ended with status {process.returncode}; its last words: {lines[-1]}")
     found = json.loads(said)
+    error = redacted(found.get("error", ""), os.environ)
     if found.get("storage"):
-        raise OSError(f"{name} cannot be stored below {folder} ({found['error']}). Free some space, or "
+        raise OSError(f"{name} cannot be stored below {folder} ({error}). Free some space, or "
                       "choose another folder: HF_HOME for models, LLM_TUTORIAL_CACHE for articles. Or set "
                       "LLM_TUTORIAL_SOURCE=offline.")
-    if "error" in found:
-        raise ConnectionError(found["error"])
+    if error:
+        raise ConnectionError(error)
     return found["value"]
-
-
-def _watch(process: subprocess.Popen, name: str, arrived: Callable[[], int] | None) -> str:
-    """Wait for the process, with a line of progress now and then; return why it was given up, or an empty string."""
-    patience = PATIENCE_SECONDS if arrived else ROWS_SECONDS
-    started = since = reported = time.monotonic()
-    before = mark = arrived() if arrived else 0
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_TICK_SECONDS)
-            return ""
-        now, size = time.monotonic(), arrived() if arrived else 0
-        if size - mark >= LEAST_BYTES:
-            since, mark = now, size
-        if now - since > patience:
-            return (f"too slow: {max(0, size - mark):,} bytes arrived in the last {patience:g} s" if arrived else
-                    f"too slow: not done after {patience:g} s")
-        if now - reported > _REPORT_SECONDS:
-            reported, done = now, f"{(size - before) / 1e6:.0f} MB, " if arrived else ""
-            report_progress(f"{name}: downloading, {done}{now - started:.0f} s")
 
 
 def _remove_stale(folder: Path, pattern: str) -> None:
@@ -162,7 +144,8 @@ def _rows(options: dict) -> None:
     first = min(hub_files.glob(options["pattern"]), default=None)
     if first is None:
         raise FileNotFoundError(f"no file on the hub is called {options['pattern']}")
-    with hub_files.open(first, cache_type="none") as file, pq.ParquetFile(file, buffer_size=_PIECE_BYTES) as table:
+    with hub_files.open(first, cache_type="none") as file, pq.ParquetFile(
+            file, buffer_size=_PIECE_BYTES, page_checksum_verification=True) as table:
         # One row group at a time: asked for all of them, pyarrow would read ahead to the end of the file.
         batches = (batch for group in range(table.num_row_groups)
                    for batch in table.iter_batches(100, row_groups=[group], columns=options["columns"],
@@ -172,14 +155,24 @@ def _rows(options: dict) -> None:
 
 
 def _described(error: BaseException) -> dict[str, object]:
-    """Name an error and what is behind it, and whether that is a full disk, or a file that cannot be opened."""
+    """Name an error, what is behind it and the host, and whether that is a full disk, or a file that does not open."""
     chain = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cause)
     told = [f"{type(each).__name__}: {' '.join(str(each).split()).rstrip('.') or 'no details'}" for each in chain]
     behind = f", because of {told[-1]}" if told[-1].partition(": ")[2] not in told[0] else ""
+    host = next(filter(None, map(_asked_host, chain)), "")
+    where = f"; the host that was asked is {host}" if host and host not in told[0] + behind else ""
     storage = [each for each in chain if isinstance(each, OSError) and (each.errno in _FULL or each.filename)]
-    return {"error": told[0] + behind, "storage": bool(storage)}  # errors of sockets have no file name
+    return {"error": told[0] + behind + where, "storage": bool(storage)}  # errors of sockets have no file name
+
+
+def _asked_host(error: BaseException) -> str:
+    """Return the host that a client's error is about, without its port, or an empty string."""
+    with suppress(RuntimeError):  # the error has no request
+        url = getattr(getattr(error, "request", None), "url", "")
+        return urlsplit(str(url)).hostname or ""
+    return ""
 
 
 def _end_with_parent() -> None:

@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import nbformat
 from lab_server import LabServer
+from nbconvert.preprocessors import ClearOutputPreprocessor
 from playwright.sync_api import Locator, Page, Request, expect
 from playwright.sync_api import TimeoutError as Waited
 
@@ -59,7 +61,11 @@ class NotebookPage:
         page.on("pageerror", lambda error: self._exceptions.append(f"JavaScript: {error}"))
 
     def run(self, seconds: float) -> None:
-        """Open the notebook, run all its cells, and save it; raises AssertionError where one of them takes too long."""
+        """Open the notebook, run all its cells, and save it; raises AssertionError where one of them takes too long.
+
+        Outputs and counts that it came with are removed first, so that what is found in it was made here.
+        """
+        self._remove_outputs()
         self.page.goto(self._server.page_of(self._name), timeout=OPEN_SECONDS * 1000)
         self._wait(READY, OPEN_SECONDS, "has no kernel at rest")
         self.page.evaluate(RUN_ALL)
@@ -68,7 +74,9 @@ class NotebookPage:
 
     def faults(self) -> list[str]:
         """Return what a reader would call wrong, a line each: errors, cells not run, dead widgets, requests."""
-        return [*self._cell_faults(), *self._widget_faults(), *self._exceptions,
+        ended = self.page.evaluate("() => window.allCells")
+        return [*([] if ended == "run" else [f"run all cells: {ended}"]),
+                *self._cell_faults(), *self._widget_faults(), *self._exceptions,
                 *(f"picture that does not load: {name}" for name in self.page.evaluate(BROKEN_PICTURES)),
                 *(f"request to the network: {url}" for url in dict.fromkeys(self._strangers))]
 
@@ -89,6 +97,11 @@ class NotebookPage:
         self.page.wait_for_timeout(300)  # JupyterLab draws what comes into view
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
+
+    def _remove_outputs(self) -> None:
+        path = self._server.folder / self._name
+        notebook, _ = ClearOutputPreprocessor().preprocess(nbformat.read(path, as_version=4), {})
+        nbformat.write(notebook, path)
 
     def _wait(self, condition: str, seconds: float, problem: str) -> None:
         try:

@@ -2,8 +2,8 @@
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
-from notebook_page import press_button, set_slider
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from notebook_page import RUN_ALL, press_button, set_slider
 
 CONTROLS = """
 from ipywidgets import HTML, Button, IntSlider, VBox
@@ -22,8 +22,8 @@ SHOWN = "VBox([slider, button, view])"
 @pytest.fixture
 def run_cells(lab, open_notebook):
     """A function that runs cells in a page."""
-    def run(*sources, seconds=60):
-        notebook = new_notebook(cells=[new_code_cell(source) for source in sources], metadata={
+    def run(*sources, seconds=60, **stored):
+        notebook = new_notebook(cells=[new_code_cell(source, **stored) for source in sources], metadata={
             "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
         nbformat.write(notebook, lab.folder / "small.ipynb")
         page = open_notebook("small.ipynb")
@@ -44,6 +44,17 @@ def test_a_notebook_without_a_fault(run_cells):
 def test_an_error_is_found_and_what_was_not_run_after_it(run_cells):
     assert run_cells("1 + 1", "1 / 0", "2 + 2").faults() == [
         "code cell 2 failed: ZeroDivisionError: division by zero: 1 / 0", "code cell 3 did not run: 2 + 2"]
+
+
+@pytest.mark.parametrize(("command", "fault"), [
+    ("notebook:no-such-command", ["run all cells: Error: Command 'notebook:no-such-command' not registered."]),
+    ("notebook:undo-cell-action", []),  # any that runs no cell
+])
+def test_outputs_that_a_notebook_came_with_are_no_run(run_cells, monkeypatch, command, fault):
+    monkeypatch.setattr("notebook_page.RUN_ALL", RUN_ALL.replace("notebook:run-all-cells", command))
+    page = run_cells("1 + 1", execution_count=1, outputs=[new_output("stream", text="2")])
+    assert page.faults() == [*fault, "code cell 1 did not run: 1 + 1"]
+    assert page.cells()[0]["outputs"] == []
 
 
 @pytest.mark.parametrize(("source", "fault"), [

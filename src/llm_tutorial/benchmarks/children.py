@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llm_tutorial.processes import package_environment
+
 __all__ = ["run_child"]
 
 TICK_SECONDS = 5.0
-PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
 
 def run_child(
@@ -34,14 +34,13 @@ def run_child(
         OSError: the process failed; the message ends with the last lines it wrote.
     """
     report(label)
-    path = os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log.txt"
         command = [sys.executable, "-m", __name__, function.__module__, function.__qualname__, json.dumps(arguments),
                    str(result)]
         with log.open("wb") as output:  # a file, not a pipe: nothing has to be read while it runs
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                       env=os.environ | {"PYTHONPATH": path})
+                                       env=package_environment())
         status = _wait(process, label, report)
         if status:
             lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]

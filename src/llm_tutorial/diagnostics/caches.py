@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from llm_tutorial.diagnostics.finding import Finding, one_line
@@ -83,11 +84,20 @@ def leftovers() -> Iterator[Finding]:
         return
     found = [*cache.glob("*.partial"), *Path(constants.HF_HUB_CACHE).glob("*/blobs/*.incomplete")]
     for path in sorted(found):
-        size = sum(part.stat().st_size for part in (path.rglob("*") if path.is_dir() else [path]) if part.is_file())
-        yield Finding("note", "leftover", f"{path} ({size / 1e6:.1f} MB) is of a download that was interrupted, "
+        yield Finding("note", "leftover", f"{path} ({_size(path) / 1e6:.1f} MB) is of a download that was interrupted, "
                       "or is under way", "if no download is under way, delete it")
     if not found:
         yield Finding("ok", "leftovers", "no interrupted download has left anything")
+
+
+def _size(path: Path) -> int:
+    """Return how many bytes a file, or what is below a folder, holds; what vanishes meanwhile counts nothing."""
+    parts = [Path(folder, name) for folder, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    size = 0
+    for part in parts:
+        with suppress(FileNotFoundError):
+            size += part.stat().st_size
+    return size
 
 
 def _free_disk(what: str, folder: Path) -> Finding:

@@ -74,15 +74,18 @@ def findings_of_process(command: Sequence[str], seconds: float) -> Iterator[Find
                 if "finding" in event:
                     yield Finding(**event["finding"])
             if not done:
-                yield _crash(current, process.wait(timeout=5), log)
-        except queue.Empty:
-            yield Finding("FAIL", current, f"hangs: nothing was heard within {seconds:g} s, and it was stopped",
+                yield _crash(current, process.wait(timeout=max(1.0, end - time.monotonic())), log)
+        except (queue.Empty, subprocess.TimeoutExpired):
+            yield Finding("FAIL", current, f"hangs: the checks did not end within {seconds:g} s, and were stopped",
                           "what does not end here would not end in a notebook: install it again")
         finally:
             process.kill()
-            process.wait()
-            reader.join(timeout=5)
-            process.stdout.close()
+            # A process that waits for a dead network disk cannot be killed; it is left to itself.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+            reader.join(timeout=1)
+            if not reader.is_alive():  # else closing would wait for it
+                process.stdout.close()
 
 
 def _environment() -> dict[str, str]:

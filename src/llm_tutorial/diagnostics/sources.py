@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from llm_tutorial.diagnostics.finding import Finding, one_line
 
@@ -30,6 +29,8 @@ def chosen_source() -> Iterator[Finding]:
 def hub_repositories(seconds: float = _SECONDS) -> Iterator[Finding]:
     """Report for each repository the cache, or whether the hub answers; all requests run at the same time.
 
+    With the source ``offline`` the hub is not asked.
+
     Args:
         seconds: how long to wait for the answers.
     """
@@ -40,14 +41,16 @@ def hub_repositories(seconds: float = _SECONDS) -> Iterator[Finding]:
     source, asked = source_or_auto(), {}
     for repo, (revision, kind) in wanted.items():
         try:
-            kept = hub.cached_snapshot(repo, revision) if kind == "model" else _kept_articles(corpus._kept_file())
+            kept = hub.cached_snapshot(repo, revision) if kind == "model" else corpus._kept_rows()
         except OSError as error:
-            # A damaged model is removed by the look at it, and comes anew; damaged articles stay until someone acts.
-            blocks = kind == "dataset" and source != "offline"
+            # What is damaged is removed by the look at it and comes anew, except where it may not be removed.
+            blocks = source != "offline" and "has been removed" not in str(error)
             yield Finding("FAIL" if blocks else "note", repo, one_line(error))
             continue
         if kept:
             yield Finding("ok", repo, f"in the cache: {kept}")
+        elif source == "offline":
+            yield Finding("ok", repo, "not in the cache; the hub is not asked, as the source is offline")
         else:
             asked[repo] = partial(hub.why_unreachable, repo, revision, kind)
     for repo, trouble in answers_within(seconds, asked).items():
@@ -84,21 +87,3 @@ def source_or_auto() -> str:
         return checkpoints.chosen_source(None)[0]
     except ValueError:
         return "auto"
-
-
-def _kept_articles(path: Path) -> Path | None:
-    """Return the file of articles kept from the hub, or None if there is none.
-
-    Raises:
-        OSError: it is there and cannot be read.
-    """
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        return None
-    try:
-        pq.read_metadata(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise OSError(f"{path} is damaged ({one_line(error)}). Delete it; it is streamed again.") from error
-    return path

@@ -69,8 +69,8 @@ def hub_variable_findings(environ: Mapping[str, str] = os.environ) -> Iterator[F
     if environ.get("HF_ENDPOINT") and not re.match(r"https?://", environ["HF_ENDPOINT"]):
         found.append(Finding("note", "HF_ENDPOINT", "does not begin with https:// or http://, so nothing can be asked",
                              "correct the address, or unset HF_ENDPOINT"))
-    found += [Finding("note", name, "set (not shown); the tutorial asks without it") for name in _TOKENS
-              if environ.get(name)]
+    found += [Finding("note", name, "set (not shown); sent only for repositories that you name yourself")
+              for name in _TOKENS if environ.get(name)]
     found += [Finding("note", name, "has no effect any more", f"set {instead} instead")
               for name, instead in _IGNORED.items() if environ.get(name)]
     yield from found or [Finding("ok", "HF_ variables", "none is set that changes anything")]

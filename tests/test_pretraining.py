@@ -186,6 +186,8 @@ def test_the_seconds_are_those_of_the_steps(tmp_path, monkeypatch):
 
 def test_two_processes_have_the_losses_of_one(whole, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PATH", os.devnull)  # the launcher is not looked for there
+    (tmp_path / "token.py").write_text("raise ImportError('a module of mine')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)  # what learners have there does not stand in for the standard library
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert run(tmp_path / "run", "--processes", "2") == 0
     out, err = capfd.readouterr()

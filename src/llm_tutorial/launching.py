@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from llm_tutorial.processes import package_environment
+
 __all__ = ["is_main_process", "launch_processes", "locked_folder", "per_process_batch", "process_count"]
 
 
@@ -64,7 +66,7 @@ def launch_processes(processes: int, arguments: Sequence[str]) -> int:
         raise OSError(f"PyTorch {torch.__version__} was built without torch.distributed, which several processes need. "
                       "Leave out --processes, or install another build of PyTorch.")
     threads = max(1, (os.cpu_count() or 1) // processes)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    environment = {"OMP_NUM_THREADS": str(threads)} | package_environment()
     with tempfile.TemporaryDirectory(prefix="llm-tutorial-") as logs:  # else the launcher leaves its folder behind
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
                    "--log-dir", logs, "-m", "llm_tutorial", *arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ def pretrain(
         check_folder(folder, resume=resume)
         prepared = training_data(data, preset, documents=documents, validation_documents=validation_documents,
                                  validate_with=validate_with, tokenizer=tokenizer, seed=seed, report=tell)
+        if processes > 1 and device.name == "cpu":
+            # accelerate counts CPUs like GPUs, and older versions of transformers load no optimiser onto "cpu:0".
+            os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
         arguments = _arguments(preset, folder, device, batch, processes, len(prepared.datasets["valid"]), seed=seed,
                                save_steps=save_every or _steps_between_saves(preset, prepared),
                                logging_steps=log_every or 0.05, eval_steps=validate_every or 0.1)

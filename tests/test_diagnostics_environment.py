@@ -14,10 +14,11 @@ from huggingface_hub import constants
 
 from llm_tutorial.budgets import BUDGETS, Budget, NotebookBudget
 from llm_tutorial.diagnostics import frontend, needs, sources
-from llm_tutorial.diagnostics.finding import one_line, redacted
+from llm_tutorial.diagnostics.finding import one_line
 from llm_tutorial.diagnostics.needs import DOWNLOADS, Memory, available_memory, need_findings
 from llm_tutorial.diagnostics.trackers import tracker_findings
 from llm_tutorial.diagnostics.variables import certificate_findings, hub_variable_findings, proxy_findings
+from llm_tutorial.redaction import redacted
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "hf_" + "a1B2" * 9

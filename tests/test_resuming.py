@@ -119,7 +119,7 @@ SCENARIOS = {  # what happens to the successive attempts of a run
     "in the optimiser": [lambda: kill_while_saving("optimizer.pt", 4)],
     "in the first checkpoint": [lambda: kill_while_saving("scheduler.pt", 2)],
     "in the manifest": [lambda: kill_in(os, "replace", argument=1, ending="-6/manifest.json", before=True,
-                                        damage=lambda path: halve(f"{path}.partial"))],
+                                        damage=lambda path: halve(next(Path(path).parent.glob(".manifest-*.tmp"))))],
     "in a deletion, then in the manifest": [
         kill_in_rotation,
         lambda: kill_in(os, "replace", argument=1, ending="-6/manifest.json", before=True, damage=lambda _: None)],

@@ -8,13 +8,14 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_folder", "data_folder", "flush_folder", "flush_names", "listed_sha256", "new_folder", "replace_file",
-           "sha256_of", "verified"]
+from llm_tutorial.disks import flush_folder, flush_names
+
+__all__ = ["cache_folder", "data_folder", "listed_sha256", "new_folder", "replace_file", "sha256_of", "verified"]
 
 
 def data_folder() -> Path:
@@ -46,7 +47,7 @@ def cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            os.fsync(file.fileno())
     except OSError as error:
         raise PermissionError(
             f"The cache folder {folder} cannot be written to ({error.strerror}). Set LLM_TUTORIAL_CACHE to a folder of "
@@ -128,35 +129,10 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def flush_folder(folder: Path) -> None:
-    """Bring all that is below a folder to the disk, and the folder's own name.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            flush_names(path)
-        elif path.is_file():
-            # Some systems flush only what is open for writing.
-            with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:
-                os.fsync(file.fileno())
-    flush_names(folder)
-    flush_names(folder.parent)
-
-
-def flush_names(folder: Path) -> None:
-    """Bring the names in a folder to the disk, on systems that can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def replace_file(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that at any moment the file holds either the old or the new content.
+
+    That holds for a power failure too: the new content is brought to the disk before it takes the place of the old.
 
     Raises:
         OSError: the file cannot be written; it is then as it was.
@@ -166,8 +142,11 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         # mkstemp's own mode would lock other users out
         temporary.chmod(path.stat().st_mode if path.exists() else 0o644)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    flush_names(path.parent)

@@ -22,8 +22,8 @@ from huggingface_hub import HfApi, constants
 from safetensors import SafetensorError, safe_open
 
 from llm_tutorial import transfers
-from llm_tutorial.diagnostics.finding import redacted
 from llm_tutorial.files import sha256_of
+from llm_tutorial.redaction import redacted
 
 __all__ = ["CHECKPOINT_FILES", "cached_snapshot", "download_snapshot", "forget_answers", "refuse_damaged",
            "why_unreachable"]

@@ -100,15 +100,12 @@ def pretrain(
         if main:  # before the Trainer takes weights from there that may not even have the same shapes
             _callback(trainer, CheckpointGuard).check_record(folder)
         checkpoint = _agreed_checkpoint(folder, resume, tell)
-        first_step = 0
+        first_step = 0 if checkpoint is None else checkpoint_state(checkpoint).global_step
         if checkpoint is None or not take_last_weights(trainer, checkpoint):
             if checkpoint is not None:
-                first_step = checkpoint_state(checkpoint).global_step
                 tell(f"resuming from {checkpoint}" + (
                     ", once the stream has been read up to there" if _is_stream(prepared) else ""))
             _train(trainer, checkpoint, preset)
-        else:
-            first_step = trainer.state.global_step
         seconds = _callback(trainer, TrainingProgress).seconds
         validation_loss = trainer.evaluate(prepared.datasets["valid"])["eval_loss"]
         figures = run_figures(trainer, preset, prepared, processes, first_step, seconds, validation_loss)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import traceback
@@ -15,11 +14,10 @@ import safetensors.torch
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase, Trainer, TrainerState
 
+from llm_tutorial.disks import DISK_FULL
 from llm_tutorial.files import new_folder
 
 __all__ = ["checkpoint_state", "keep_model", "take_last_weights", "written"]
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def checkpoint_state(checkpoint: str) -> TrainerState:
@@ -84,7 +82,7 @@ def written(target: Callable[[], Path]) -> Iterator[None]:
 
 def _is_of_the_disk(error: BaseException) -> bool:
     if isinstance(error, OSError):
-        return error.errno in _FULL
+        return error.errno in DISK_FULL
     cause = error.__context__
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):  # leaves the file incomplete too, of which the writer then complains

@@ -21,7 +21,8 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
-from llm_tutorial.files import flush_folder, flush_names, sha256_of
+from llm_tutorial.disks import flush_folder
+from llm_tutorial.files import replace_file, sha256_of
 
 __all__ = ["CheckpointGuard", "chunks_sha256", "newest_checkpoint", "run_configuration"]
 
@@ -157,7 +158,7 @@ class CheckpointGuard(TrainerCallback):
         flush_folder(checkpoint)
         files = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
                  for name, path in _files(checkpoint).items()}
-        _write_whole(checkpoint / "manifest.json", {"format": 1, "step": state.global_step, "files": files})
+        _write_record(checkpoint / "manifest.json", {"format": 1, "step": state.global_step, "files": files})
 
     def check_record(self, folder: Path) -> None:
         """Check that ``run.json`` in the output folder is this run's, or write it where no checkpoint can be lost.
@@ -171,7 +172,7 @@ class CheckpointGuard(TrainerCallback):
             if has_checkpoints:
                 raise ValueError(f"{folder} holds checkpoints but no run.json, so another program wrote them. {remedy}")
             folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, self.configuration)
+            _write_record(path, self.configuration)
             return
         with contextlib.suppress(ValueError):
             recorded = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +182,7 @@ class CheckpointGuard(TrainerCallback):
                        for facts, other in ((recorded, self.configuration), (self.configuration, recorded)))
         keys = sorted(there.keys() | here.keys())
         if keys and not has_checkpoints:
-            _write_whole(path, self.configuration)
+            _write_record(path, self.configuration)
         elif keys:
             listed = "; ".join(f"{key} is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
                                for key in keys[:4])
@@ -227,18 +228,8 @@ def _damage(checkpoint: Path, step: int) -> str | None:
     return None
 
 
-def _write_whole(path: Path, record: dict[str, Any]) -> None:
-    """Write a record so that after a crash it is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    flush_names(path.parent)
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    replace_file(path, json.dumps(record, indent=1, sort_keys=True).encode())
 
 
 def _sha256(parts: Iterable[bytes]) -> str:

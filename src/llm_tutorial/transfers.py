@@ -6,7 +6,6 @@ and then.  A thread that waits cannot be stopped; a process can, and its locks g
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -22,8 +21,9 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import HfFileSystem, constants, snapshot_download
 
-from llm_tutorial.diagnostics.finding import redacted
+from llm_tutorial.disks import DISK_FULL
 from llm_tutorial.processes import PATIENCE_SECONDS, package_environment, watch_process
+from llm_tutorial.redaction import redacted
 
 __all__ = ["fetch_rows", "fetch_snapshot"]
 
@@ -31,7 +31,6 @@ ROWS_SECONDS = 180.0  # for a few megabytes in all
 _STALE_SECONDS = 3600.0
 _CHUNK_BYTES = 1 << 18  # the library's 10 MB would reach the disk as rarely as every few minutes
 _PIECE_BYTES = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def fetch_snapshot(repo: str, revision: str, patterns: Sequence[str], token: bool | None) -> Path:
@@ -163,7 +162,7 @@ def _described(error: BaseException) -> dict[str, object]:
     behind = f", because of {told[-1]}" if told[-1].partition(": ")[2] not in told[0] else ""
     host = next(filter(None, map(_asked_host, chain)), "")
     where = f"; the host that was asked is {host}" if host and host not in told[0] + behind else ""
-    storage = [each for each in chain if isinstance(each, OSError) and (each.errno in _FULL or each.filename)]
+    storage = [each for each in chain if isinstance(each, OSError) and (each.errno in DISK_FULL or each.filename)]
     return {"error": told[0] + behind + where, "storage": bool(storage)}  # errors of sockets have no file name
 
 

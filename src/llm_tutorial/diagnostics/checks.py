@@ -21,7 +21,8 @@ from llm_tutorial.diagnostics import (
     variables,
     versions,
 )
-from llm_tutorial.diagnostics.finding import Finding, one_line, redacted
+from llm_tutorial.diagnostics.finding import Finding, one_line
+from llm_tutorial.redaction import redacted
 
 __all__ = ["Check", "all_checks", "findings", "outcome"]
 

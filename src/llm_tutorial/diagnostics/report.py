@@ -17,7 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from llm_tutorial.diagnostics.finding import Finding, redacted
+from llm_tutorial.diagnostics.finding import Finding
+from llm_tutorial.redaction import redacted
 
 __all__ = ["doctor", "exit_status", "findings_of_process"]
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from llm_tutorial.diagnostics.finding import Finding, redacted
+from llm_tutorial.diagnostics.finding import Finding
+from llm_tutorial.redaction import redacted
 
 __all__ = ["certificate_findings", "hub_variable_findings", "is_true", "proxy_findings"]
 

@@ -47,7 +47,7 @@ def cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            os.fsync(file.fileno())
+            pass
     except OSError as error:
         raise PermissionError(
             f"The cache folder {folder} cannot be written to ({error.strerror}). Set LLM_TUTORIAL_CACHE to a folder of "

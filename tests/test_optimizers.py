@@ -1,7 +1,5 @@
 """MuonAdamW against PyTorch's own AdamW and Muon, and its state through saving and loading."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -50,18 +48,17 @@ def test_groups_with_muon_equal_torchs_muon(shape, weight_decay):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("coefficients", [JORDAN, POLAR_EXPRESS])
-def test_orthogonalize_keeps_the_singular_vectors_and_brings_the_values_near_one(shape, bf16, coefficients):
+def test_orthogonalize_keeps_the_singular_vectors_and_brings_the_values_near_one(shape, bf16):
     matrix = parameters(shape)[0].detach()
-    result = orthogonalize(matrix, coefficients, bf16=bf16)
+    result = orthogonalize(matrix, bf16=bf16)
     assert (result.shape, result.dtype) == (matrix.shape, matrix.dtype)
     u, values, vt = torch.linalg.svd(matrix, full_matrices=False)
     inner = u.T @ result @ vt.T
-    # The smallest values need more steps.
-    large = values > 0.1 * values[0]
+    large = values > 0.1 * values[0]  # the smallest ones need more iterations
     assert inner.diagonal()[large].min() > 0.5
     assert inner.diagonal().max() < 1.3
     assert (inner - inner.diagonal().diag()).abs().max() < (0.05 if bf16 else 1e-4)
+    assert torch.equal(orthogonalize(torch.zeros(shape), bf16=bf16), torch.zeros(shape)), "no division by zero"
 
 
 def test_the_polynomials_are_the_best_of_their_degree():
@@ -74,18 +71,6 @@ def test_the_polynomials_are_the_best_of_their_degree():
         assert [turn.abs().item() for turn in turns] == pytest.approx([error.abs().max().item()] * 4, rel=1e-4)
         low, high = 1 - error.max(), 1 - error.min()
     assert (low, high) == (pytest.approx(0.73, abs=0.005), pytest.approx(1.27, abs=0.005))
-
-
-def test_a_matrix_without_gradient_signal_stays_finite():
-    assert torch.equal(orthogonalize(torch.zeros(4, 4)), torch.zeros(4, 4))
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (16, 128), (128, 16)])
-def test_a_muon_step_has_a_fifth_of_the_learning_rate_as_root_mean_square(shape):
-    [weight] = parameters(shape)
-    before = weight.detach().clone()
-    run(MuonAdamW([{"params": [weight], "lr": 0.01, "muon": True}]), [weight], 1)
-    assert (weight - before).square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.2)
 
 
 def both_groups(weights: list[nn.Parameter]) -> list[dict]:
@@ -109,24 +94,19 @@ def test_a_saved_state_continues_as_if_never_interrupted(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
 
 
-def test_parameters_without_gradient_stay_as_they_are():
-    weights = parameters((8, 4), (4,))
-    before = copy.deepcopy(weights)
-    MuonAdamW(both_groups(weights)).step()
-    assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
-
-
-def test_a_closure_is_called_with_gradients_and_its_loss_returned():
+def test_a_closure_is_called_with_gradients_and_parameters_without_one_stay_as_they_are():
     weights = parameters((8, 4), (4,))
 
     def closure():
-        loss = sum(weight.square().sum() for weight in weights)
+        loss = weights[0].square().sum()
         loss.backward()
         return loss
 
     optimizer = MuonAdamW(both_groups(weights))
     losses = [optimizer.step(closure).item() for _ in range(3)]
     assert losses == sorted(losses, reverse=True)
+    assert losses[0] > losses[-1]
+    assert torch.equal(weights[1], parameters((8, 4), (4,))[1])
 
 
 def test_the_matrices_of_the_blocks_go_to_muon_and_every_parameter_to_one_group(causal_lm):
@@ -140,20 +120,10 @@ def test_the_matrices_of_the_blocks_go_to_muon_and_every_parameter_to_one_group(
     assert sorted([*chosen, *(names[id(parameter)] for parameter in adamw["params"])]) == sorted(names.values())
 
 
-@pytest.mark.parametrize(("group", "message"), [
-    ({"lr": 0.1}, "needs 'muon' and a learning rate of at least 0; one has {'lr': 0.1}"),
-    ({"muon": True}, "one has {'muon': True}"),
-    ({"lr": -0.1, "muon": True}, "one has {'lr': -0.1, 'muon': True}"),
-    ({"lr": 0.1, "muon": True}, r"Muon takes matrices only; one group holds parameters of shape \(4,\)"),
-])
-def test_bad_groups_are_named(group, message):
-    with pytest.raises(ValueError, match=message):
-        MuonAdamW([{"params": parameters((8, 4), (4,)), **group}])
-
-
-def test_a_plain_list_of_parameters_is_refused():
-    with pytest.raises(ValueError, match="Each parameter group needs 'muon' and a learning rate"):
-        MuonAdamW(parameters((8, 4)))
+@pytest.mark.parametrize("group", [{"lr": 0.1}, {"muon": True}, {"lr": -0.1, "muon": True}])
+def test_a_group_without_muon_or_a_learning_rate_is_refused(group):
+    with pytest.raises(ValueError, match="needs 'muon' and a learning rate 'lr' of at least 0"):
+        MuonAdamW([{"params": parameters((8, 4)), **group}])
 
 
 def test_a_model_without_blocks_has_nothing_for_muon():

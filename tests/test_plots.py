@@ -1,297 +1,345 @@
-"""Figures: the bytes, the text for those who cannot see them, and labels with awkward characters."""
+"""Figures: what is drawn and where, the texts for readers who cannot see it, and tokens with awkward characters."""
 
 import base64
+import html
 import io
 import math
-from itertools import pairwise
+import re
+from itertools import combinations, pairwise
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context, rcParams
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
-from llm_tutorial import figures, plots
+from llm_tutorial import plots
 from llm_tutorial.decoding import Prediction
-from llm_tutorial.heatmaps import heat_map, heat_maps
-from llm_tutorial.plots import bars, lines, panels, prediction_bars
+from llm_tutorial.plots import bars, drawable, heat_map, heat_maps, lines, panels, prediction_bars, surprisal_text
 
-TEXT = {"caption": "A caption.", "alt": "What it shows."}
+SENTENCE = ["[CLS]", "life", "is", "like", "a", "[MASK]", "of", "chocolate", "##s", ".", "[SEP]"]
+WORDS = ["the", "variety", "chocolate", "incomprehensible", ".", "##s", "international"]
+TITLE = "Life is like a [MASK] of chocolates: what a model with 135 million weights expects, for $5 or for $6_ "
+NUMBERS = np.random.default_rng(0)
+
+
+def table(values, title="", **options):
+    values = np.asarray(values) if not isinstance(values, torch.Tensor) else values
+    options = {"rows": [f"r{i}" for i in range(len(values))], "columns": [f"c{i}" for i in range(values.shape[-1])],
+               "xlabel": "to", "ylabel": "from"} | options
+    return heat_map(values, title=title, **options)
+
+
+def lens(columns: int):
+    words = NUMBERS.choice(WORDS, size=(len(SENTENCE), columns)).tolist()
+    return table(NUMBERS.random((len(SENTENCE), columns)), TITLE, rows=SENTENCE, cells=words, color_label="probability",
+                 columns=["embeddings", *(f"layer {i}" for i in range(1, columns))], xlabel="if the model stopped here")
+
+
+def heads(layers: int, count: int):
+    return heat_maps({f"{i}.{j}": NUMBERS.random((11, 11)) for i in range(1, layers + 1) for j in range(1, count + 1)},
+                     columns=count, title="All heads", color_label="share of attention")
+
+
+# Each with a factor for one of its values.
 DRAWINGS = {
-    "bars": lambda: bars({"a": 0.75, "b": 0.25}, xlabel="share", **TEXT),
-    "lines": lambda: lines({"train": ([1, 2], [3.0, 2.0]), "valid": ([1, 2], [3.5, 3.0])},
-                           xlabel="step", ylabel="loss", **TEXT),
-    "prediction_bars": lambda: prediction_bars([Prediction(" a", 7, 0.9), Prediction("b", 9, 0.1)], caption="Next."),
-    "panels": lambda: panels({"long [MASK]": {"a": 0.9, "b": 0.1}, "[MASK]": {"c": 0.5}}, xlabel="share", **TEXT),
-    "heat_map": lambda: table([[0.1, 0.9], [0.5, 0.0]], cells=[["a", "b"], ["c", "d"]]),
-    "heat_maps": lambda: heat_maps({"1.1": np.eye(3), "1.2": np.ones((3, 3)) / 3}, colour_label="share", **TEXT),
+    "bars": lambda f: bars({"a": 0.75 * f, "b": 0.25}, xlabel="share", title="A title."),
+    "prediction_bars": lambda f: prediction_bars([Prediction(" a", 7, 0.9 * f), Prediction("b", 9, 0.1)]),
+    "panels": lambda f: panels({"long [MASK]": {"a": 0.9, "b": 0.1}, "[MASK]": {"c": 0.5 * f}}, xlabel="share"),
+    "lines": lambda f: lines({"train": ([1, 2, 4], [3.0, 2.0 * f, 2.5]), "valid": ([1, 4], [3.5, 3.0])},
+                             xlabel="step", ylabel="loss", title="Losses"),
+    "heat_map": lambda f: table([[0.1, 0.9 * f], [0.5, 0.0]], cells=[["a", "b"], ["c", "d"]], color_label="share"),
+    "heat_maps": lambda f: heat_maps({"1.1": np.eye(3) / 3, "1.2": np.ones((3, 3)) * f}, columns=2),
+}
+TEXTS = {
+    "bars": ("Bar chart: A title. The bars show share.", " a 0.750; b 0.250.", " a; b."),
+    "prediction_bars": ("Bar chart. The bars show probability.", " ' a' 0.900; 'b' 0.100.", " ' a'; 'b'."),
+    "panels": ("2 bar charts. The bars show share.", " long [MASK]: a 0.900; b 0.100. [MASK]: c 0.500.",
+               " long [MASK]: a; b. [MASK]: c."),
+    "lines": ("Line chart: Losses. x-axis: step; y-axis: loss.",
+              " train: first 3.000 at 1, lowest 2.000 at 2, highest 3.000 at 1, last 2.500 at 4."
+              " valid: first 3.500 at 1, lowest 3.000 at 4, highest 3.500 at 1, last 3.000 at 4.",
+              " Curves: train; valid."),
+    "heat_map": ("Heat map of 2 rows and 2 columns. Rows (from): r0; r1. Columns (to): c0; c1.",
+                 " The colors (share) stand for 0.000 to 0.900."
+                 " The largest of each row: r0: c1 with 'b' 0.900; r1: c0 with 'c' 0.500.", ""),
+    "heat_maps": ("2 heat maps of 3 rows and 3 columns. 2 side by side, from 1.1 to 1.2.",
+                  " The colors stand for 0.000 to 1.000. The largest value is in 1.2.", ""),
+}
+CROWDED = {
+    "attention": lambda: table(NUMBERS.random((11, 11)), rows=SENTENCE, columns=SENTENCE, title=TITLE),
+    "lens of 7": lambda: lens(7), "lens of 31": lambda: lens(31),
+    "30 columns": lambda: table(np.ones((2, 30)), columns=["chocolates"] * 30),
+    "6 layers of 12 heads": lambda: heads(6, 12), "12 layers of 12 heads": lambda: heads(12, 12),
+    "six panels": lambda: panels({(TITLE + TITLE[:40])[i * 15:]: {WORDS[i]: 0.9, WORDS[i - 1]: 0.09, WORDS[i - 2]: 0}
+                                  for i in range(6)}, xlabel="probability", title=TITLE),
+    "bars": lambda: bars({TITLE: 12_345.6, "b": 8.2, "漢字": 0}, xlabel="perplexity", title=TITLE * 2),
+    "six curves": lambda: lines({f"10,000 introductions, validation {i}": (range(100), np.arange(100) * i)
+                                 for i in range(6)}, xlabel="step", ylabel="loss", title=TITLE * 2),
+    "logarithmic": lambda: lines({"7 billion": (2 ** np.arange(8), 1120 / 2 ** np.arange(8))}, xlabel="processes",
+                                 ylabel="gigabytes", logarithmic=True, title=TITLE),
 }
 
 
-def table(values, rows=None, columns=None, **options):
-    rows = rows or [f"r{i}" for i in range(len(values))]
-    columns = columns or [f"c{i}" for i in range(len(values[0]))]
-    return heat_map(values, rows=rows, columns=columns, xlabel="to", ylabel="from", **{**TEXT, **options})
+@pytest.fixture
+def canvases(monkeypatch) -> list:
+    """All figures as matplotlib drew them, to measure what is on them."""
+    kept, make = [], plots._canvas
+
+    def keep(*args):
+        kept.append(make(*args))
+        return kept[-1]
+
+    monkeypatch.setattr(plots, "_canvas", keep)
+    return kept
+
+
+def outlines(canvas) -> dict:
+    """The box around every text that is drawn."""
+    absent = set()
+    for axis in (axis for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        absent |= {label for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high
+                   for label in (tick.label1, tick.label2)}
+        absent |= set() if axis.axes.axison else set(axis.findobj(Text))
+    return {text: text.get_window_extent() for text in set(canvas.findobj(Text)) - absent
+            if text.get_visible() and text.get_text().strip()}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_no_text_overlaps_another_or_leaves_a_figure_of_one_screen(name, canvases):
+    CROWDED[name]()
+    [canvas] = canvases
+    width, height = canvas.get_size_inches()
+    assert width <= 7.1
+    assert height <= 8.7
+    found = outlines(canvas)
+    for text, box in found.items():
+        assert min(box.x0, box.y0) >= 0, text
+        assert (box.max <= canvas.bbox.max).all(), text
+    for (one, first), (other, second) in combinations(found.items(), 2):
+        both_slanted = one.get_rotation() % 90 and other.get_rotation() % 90  # parallel: their boxes say nothing
+        assert both_slanted or not first.overlaps(second), (one, other)
+
+
+@pytest.mark.parametrize("columns", [7, 13])
+def test_text_in_the_cells_stays_in_them(columns, canvases):
+    lens(columns)
+    axes = canvases[0].axes[0]
+    cell = axes.get_window_extent()
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert text.get_fontsize() >= 6.5
+        assert box.width <= cell.width / columns, text
+        assert box.height <= cell.height / len(SENTENCE), text
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_figure_is_an_opaque_png_of_the_same_bytes_under_any_settings_of_matplotlib(name):
+    figure = DRAWINGS[name](1)
+    hostile = {"text.usetex": True, "font.family": "cursive", "font.size": 40, "figure.facecolor": "black",
+               "axes.facecolor": "black", "text.color": "white", "savefig.transparent": True, "savefig.dpi": 5,
+               "savefig.bbox": "tight", "path.sketch": (1, 100, 2), "figure.constrained_layout.h_pad": 3}
+    with rc_context(hostile):
+        assert DRAWINGS[name](1).png == figure.png
+        assert rcParams["text.usetex"] is True, "the reader's settings are as before"
+    pixels = matplotlib.image.imread(io.BytesIO(figure.png))
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (border == 1).all()
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_figure_says_what_it_shows_and_in_plain_text_no_number_that_may_differ(name):
+    figure, (head, values, names) = DRAWINGS[name](1), TEXTS[name]
+    data, metadata = figure._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == figure.png
+    assert metadata == {"image/png": {"alt": head + values}}
+    assert data["text/plain"] == f"Figure: {head}{names}"
+    other = DRAWINGS[name](1.002)
+    assert other.alt != figure.alt
+    assert other.text == figure.text
+
+
+def test_long_lists_are_shortened_in_the_alternative_text():
+    figure = bars({f"b{i}": i / 10 for i in range(17)}, xlabel="share")
+    assert figure.alt.endswith("b0 0.000; b1 0.100; b2 0.200; …; b16 1.600.")
+    assert figure.text.endswith("b0; b1; b2; …; b16.")
+
+
+def test_curves_without_finite_values_and_with_gaps_are_said_to_be_so():
+    figure = lines({"a": ([1, 2], [math.nan, math.inf]), "b": ([1, 2, 3], [math.nan, 2, 1])}, xlabel="x", ylabel="y")
+    assert figure.alt.endswith(
+        "a: no finite value. b: first 2.000 at 2, lowest 1.000 at 3, highest 2.000 at 2, last 1.000 at 3.")
+
+
+@pytest.mark.parametrize(("token", "shown"), [
+    ("a $x^$ \\alpha é", "a $x^$ \\alpha é"), ("漢🙂", "\\u6f22\\U0001f642"), ("\n\xa0", "\\n\\xa0"),
+    ("\ufffd", "\ufffd"), ("\ud800", "\\ud800"), ("", ""),
+])
+def test_characters_that_cannot_be_seen_or_drawn_are_escaped_everywhere(token, shown, canvases):
+    assert drawable(token) == shown
+    labels = {"rows": [token], "columns": [token], "cells": [[token]], "xlabel": token, "ylabel": token,
+              "color_label": token, "title": token}
+    table([[1.0]], **labels)
+    lines({token: ([1, 2], [1, 2])}, xlabel=token, ylabel=token, title=token, logarithmic=True)
+    panels({token: {token: 1.0}}, xlabel=token, title=token)
+    heat_maps({token: [[1.0]]}, title=token, color_label=token)
+    texts = {text.get_text() for canvas in canvases for text in outlines(canvas)}
+    assert {text for text in texts if not re.fullmatch(r"[\d.,]*", text)} <= {shown}
+
+
+def test_the_first_bar_is_on_top_and_bars_are_equally_thick_in_all_panels(canvases):
+    panels({"one": {"a": 0.9, "b": 0.1, "c": 0.0}, "two": {"d": -0.5}}, xlabel="share")
+    first, second = canvases[0].axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b", "c"]
+    assert first.yaxis_inverted()
+    assert [text.get_text() for text in first.texts] == ["0.900", "0.100", "0.000"]
+    assert first.get_xlim() == second.get_xlim() == pytest.approx((-0.575, 1.035))
+    thick, other = (axes.patches[0].get_window_extent().height for axes in (first, second))
+    assert thick == pytest.approx(other, rel=0.1)
+
+
+def test_tokens_with_the_same_text_keep_a_bar_each(canvases):
+    prediction_bars([Prediction("\ufffd", 1, 0.6), Prediction("\ufffd", 2, 0.3), Prediction("a", 3, 0.1)])
+    assert [bar.get_width() for bar in canvases[0].axes[0].patches] == [0.6, 0.3, 0.1]
+
+
+@pytest.mark.parametrize(("largest", "label"), [(0, "0.000"), (9.8765, "9.877"), (98.765, "98.8"), (98_765, "98,765")])
+def test_numbers_have_as_many_digits_as_their_size_needs(largest, label, canvases):
+    bars({"a": largest}, xlabel="x")
+    assert canvases[0].axes[0].texts[0].get_text() == label
+
+
+def test_equal_factors_are_equal_distances_on_logarithmic_axes_only(canvases):
+    for logarithmic in (True, False):
+        lines({"a": ([1, 2, 64], torch.tensor([10, 1, 1000]))}, xlabel="x", ylabel="y", logarithmic=logarithmic)
+    for canvas, ratios in zip(canvases, [(5, 3), (62, 999 / 9)], strict=True):
+        to_pixels = canvas.axes[0].transData.transform
+        x = [to_pixels((value, 1))[0] for value in (1, 2, 64)]
+        y = [to_pixels((1, value))[1] for value in (1, 10, 1000)]
+        assert (x[2] - x[1]) / (x[1] - x[0]) == pytest.approx(ratios[0])
+        assert (y[2] - y[0]) / (y[1] - y[0]) == pytest.approx(ratios[1])
+    assert canvases[1].axes[0].get_ylim()[0] == 0
+
+
+def test_curves_differ_in_color_dashes_and_markers(canvases):
+    lines({str(i): ([1, 2], [-i, i]) for i in range(6)}, xlabel="x", ylabel="y")
+    curves = canvases[0].axes[0].get_lines()
+    assert len({c.get_color() for c in curves}) == len({c.get_marker() for c in curves}) == 6
+    assert len({c.get_linestyle() for c in curves[:4]}) == 4
+    assert canvases[0].axes[0].get_ylim()[0] < -5
+
+
+@pytest.mark.parametrize(("draw", "message"), [
+    (lambda: bars({}, xlabel="x"), "There is nothing to draw"),
+    (lambda: panels({"a": {"b": 1.0}, "c": {}}, xlabel="x"), r"nothing to draw in .*'c': \{\}"),
+    (lambda: lines({}, xlabel="x", ylabel="y"), "0 curves were given: draw between 1 and 6"),
+    (lambda: lines({"a": ([1, 2], [1, 0])}, xlabel="x", ylabel="y", logarithmic=True), "not above 0: leave them out"),
+    (lambda: table([[1.0, 2.0]], columns=["a"]), r"values have the shape \(1, 2\), the labels \(1, 1\)"),
+    (lambda: table([[1.0, 2.0]], cells=[["a"], ["b"]]), r"values have the shape \(1, 2\), the cells \(2, 1\)"),
+    (lambda: table([[math.nan]]), "There is nothing to draw"),
+    (lambda: heat_maps({}), "0 matrices"),
+    (lambda: heat_maps({"a": [[1.0]], "b": [[1.0, 2.0]]}), r"shapes \[\(1, 1\), \(1, 2\)\]"),
+])
+def test_what_would_be_drawn_wrongly_is_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
 
 
 def contrast(one, other) -> float:
-    """The contrast ratio of two colours as WCAG 2.2 defines it."""
-
-    def luminance(colour):
-        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    """The contrast ratio of two colors as WCAG 2.2 defines it."""
+    def luminance(color):
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
     low, high = sorted([luminance(one), luminance(other)])
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.fixture
-def drawn_axes(monkeypatch) -> list:
-    """The axes of every figure drawn, to look at what is on them."""
-    kept, make = [], plots._axes
-
-    def keep(height):
-        canvas, axes = make(height)
-        kept.append(axes)
-        return canvas, axes
-
-    monkeypatch.setattr(plots, "_axes", keep)
-    return kept
-
-
-@pytest.fixture
-def canvases(monkeypatch) -> list:
-    """All figures as matplotlib drew them, to measure what is on them."""
-    kept = []
-
-    class Keeping(figures.FigureCanvasAgg):
-        def __init__(self, figure):
-            super().__init__(figure)
-            kept.append(figure)
-
-    monkeypatch.setattr(figures, "FigureCanvasAgg", Keeping)
-    return kept
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_a_figure_is_a_png_of_the_same_bytes_each_time(name):
-    figure = DRAWINGS[name]()
-    assert figure.png.startswith(b"\x89PNG\r\n\x1a\n")
-    assert figure.png.rstrip().endswith(b"IEND\xaeB`\x82")
-    assert DRAWINGS[name]().png == figure.png
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_the_alternative_text_is_in_the_metadata_and_in_plain_text(name):
-    figure = DRAWINGS[name]()
-    data, metadata = figure._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == figure.png
-    assert figure.alt
-    assert metadata == {"image/png": {"alt": figure.alt}}
-    assert data["text/plain"] == f"Figure: {figure.alt}"
-
-
-def test_the_alternative_text_of_predictions_names_them_in_order():
-    assert "2 most probable tokens: 'a', 'b', in this order" in DRAWINGS["prediction_bars"]().alt
-
-
-def test_other_values_give_other_bytes():
-    assert bars({"a": 0.5, "b": 0.5}, xlabel="share", **TEXT).png != DRAWINGS["bars"]().png
-
-
-def test_the_first_bar_is_on_top_and_each_has_its_value(drawn_axes):
-    DRAWINGS["bars"]()
-    [axes] = drawn_axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
-    assert axes.yaxis_inverted()
-    assert [text.get_text() for text in axes.texts] == ["0.750", "0.250"]
-
-
-def test_tokens_with_the_same_text_keep_a_bar_each(drawn_axes):
-    prediction_bars([Prediction("\ufffd", 1, 0.6), Prediction("\ufffd", 2, 0.3), Prediction("a", 3, 0.1)], caption="")
-    assert [bar.get_width() for bar in drawn_axes[0].patches] == [0.6, 0.3, 0.1]
-
-
-@pytest.mark.parametrize("token", ["$", "$$", "$x^$", "$\\alpha$", "\n", "", "漢", "🙂"])
-def test_any_token_can_be_drawn(token, drawn_axes):
-    prediction_bars([Prediction(token, 1, 0.6), Prediction("a$", 2, 0.3)], caption="It costs $5 to $6_.")
-    assert drawn_axes[0].patches[0].get_width() == 0.6
-
-
-def test_bars_of_nothing_but_zeros_can_be_drawn():
-    assert bars({"a": 0.0, "b": 0.0}, xlabel="share", **TEXT).png
-
-
-def test_equal_factors_are_equal_distances_on_logarithmic_axes(canvases):
-    lines({"a": ([1, 2, 64], [10, 1, 1000])}, xlabel="x", ylabel="y", logarithmic=True, **TEXT)
-    lines({"a": ([1, 2, 64], [10, 1, 1000])}, xlabel="x", ylabel="y", **TEXT)
-    (logarithmic,), (linear,) = (canvas.axes for canvas in canvases)
-    for axes, distances in ((logarithmic, (1, 5, 1, 3)), (linear, (1, 62, 9, 999))):
-        x = [axes.transData.transform((value, 1))[0] for value in (1, 2, 64)]
-        y = [axes.transData.transform((1, value))[1] for value in (10, 1, 1000)]
-        assert (x[2] - x[1]) / (x[1] - x[0]) == pytest.approx(distances[1] / distances[0])
-        assert (y[2] - y[1]) / (y[0] - y[1]) == pytest.approx(distances[3] / distances[2])
-
-
-@pytest.mark.parametrize(("draw", "message"), [
-    (lambda: bars({}, xlabel="share", **TEXT), "There is nothing to draw: give at least one bar"),
-    (lambda: prediction_bars([], caption=""), "There is nothing to draw: give at least one prediction"),
-    (lambda: lines({}, xlabel="x", ylabel="y", **TEXT), "0 curves were given: draw between 1 and 4"),
-    (lambda: panels({}, xlabel="x", **TEXT), "There is nothing to draw: give at least one chart"),
-    (lambda: panels({"a": {"b": 1.0}, "c": {}}, xlabel="x", **TEXT), "There is nothing to draw in 'c'"),
-    (lambda: table([[]], columns=[]), r"There is nothing to draw in values of shape \(1, 0\)"),
-    (lambda: table([[1.0, float("nan")]]), r"The value at \(0, 1\) is nan: only finite numbers"),
-    (lambda: table([[1.0, 2.0]], columns=["a"]), r"values have the shape \(1, 2\), the labels \(1, 1\)"),
-    (lambda: table([[1.0, 2.0]], cells=[["a"]]), r"values have the shape \(1, 2\), the cells \(1, 1\)"),
-    (lambda: table([[1.0], [2.0]], cells=[["a"]]), r"values have the shape \(2, 1\), the cells \(1, 1\)"),
-    (lambda: table([[1.0], [2.0]], cells=[["a"], []]), r"values have the shape \(2, 1\), the cells \(2, 0 or 1\)"),
-    (lambda: heat_maps({}, **TEXT), "There is nothing to draw: 0 matrices"),
-    (lambda: heat_maps({"a": [[1.0]]}, columns=0, **TEXT), "1 matrices in 0 columns"),
-    (lambda: heat_maps({"a": [[1.0]], "b": [[1.0, 2.0]]}, **TEXT), r"'a' has the shape \(1, 1\), 'b' \(1, 2\)"),
-    (lambda: heat_maps({"a" * 20 + str(i): [[1.0]] for i in range(12)}, columns=12, **TEXT), "too long for 12 columns"),
-    (lambda: lines({str(i): ([1], [1]) for i in range(5)}, xlabel="x", ylabel="y", **TEXT), "5 curves were given"),
-    (lambda: lines({"a": ([1, 0], [1, 2])}, xlabel="x", ylabel="y", logarithmic=True, **TEXT), "logarithmic axis"),
-    (lambda: lines({"a": ([1, 2], [1, 0])}, xlabel="x", ylabel="y", logarithmic=True, **TEXT), "not above 0"),
-])
-def test_bad_drawings_are_refused(draw, message):
-    with pytest.raises(ValueError, match=message):
-        draw()
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_the_background_is_white_on_any_page(name):
-    pixels = matplotlib.image.imread(io.BytesIO(DRAWINGS[name]().png))
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    assert (border == 1).all()  # opaque, too
-
-
-@pytest.mark.parametrize("draw", [
-    lambda caption: bars({"a": 1.0}, xlabel="share", caption=caption, alt="x"),
-    lambda caption: table([[1.0]], caption=caption),
-])
-def test_dollar_signs_in_a_caption_that_is_wrapped_are_no_mathematics(draw, canvases):
-    caption = "It costs $5 \\u6f22 or $x^_ in all. " * 6
-    draw(caption)
-    [text] = [text for text in canvases[0].texts if text.get_text()]
-    assert text.get_text().count("\n") >= 1
-    assert text.get_text().replace("\n", " ") == caption
-    box = text.get_window_extent()
-    assert box.x0 >= 0
-    assert box.x1 <= canvases[0].bbox.x1 + 1
-
-
-def test_panels_share_their_axis_and_the_thickness_of_their_bars(canvases):
-    panels({"one": {"a": 0.9, "b": 0.1, "c": 0.0}, "two": {"d": 0.5}}, xlabel="share", **TEXT)
-    first, second = canvases[0].axes
-    assert first.get_xlim() == second.get_xlim() == (0, pytest.approx(1.15 * 0.9))
-    assert [axes.get_title(loc="left") for axes in (first, second)] == ["one", "two"]
-    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b", "c"]
-    assert first.yaxis_inverted()
-    heights = [axes.patches[0].get_window_extent().height for axes in (first, second)]
-    assert heights[0] == pytest.approx(heights[1], rel=0.1)
-    assert [axes.get_xlabel() for axes in (first, second)] == ["", "share"]
-
-
-@pytest.mark.parametrize("title", ["the first word of a long context " * 8, "$5 and $x^ 漢", "\n"])
-def test_titles_of_panels_stay_on_the_canvas_and_apart(title, canvases):
-    panels({"first": {"incomprehensible": 0.1}, title: {"b": 0.2}, "last": {"$": 0.0}}, xlabel="x", **TEXT)
-    boxes = [axes._left_title.get_window_extent() for axes in canvases[0].axes]
-    assert all(box.x1 <= canvases[0].bbox.x1 for box in boxes)
-    for box, above in zip(boxes[1:], canvases[0].axes, strict=False):
-        assert box.y1 <= above.get_window_extent().y0
-
-
-def test_the_colours_follow_the_values_and_the_scale_begins_at_zero(canvases):
-    table(torch.tensor([[0.25, 0.5], [1.0, 0.75]], dtype=torch.bfloat16, requires_grad=True))
-    [image] = canvases[0].axes[0].images
-    assert image.get_array().tolist() == [[0.25, 0.5], [1.0, 0.75]]
+def test_a_heat_map_gets_darker_with_its_values_and_its_texts_can_be_read_on_every_color(canvases):
+    values = np.append(np.linspace(0, 1, 59), -np.inf).reshape(10, 6)
+    table(torch.tensor(values, dtype=torch.bfloat16, requires_grad=True), cells=[["word"] * 6] * 10)
+    axes = canvases[0].axes[0]
+    [image] = axes.images
     assert image.get_clim() == (0, 1)
-    shades = [contrast(image.cmap(image.norm(v))[:3], "white") for v in np.linspace(0, 1, 64)]
-    assert all(a < b for a, b in pairwise(shades))  # darker with every step: no hue is needed
+    colors = [tuple(color[:3]) for color in image.cmap(image.norm(np.ma.masked_invalid(values))).reshape(-1, 4)]
+    shades = [contrast(color, "white") for color in colors]
+    assert all(a < b for a, b in pairwise(shades[:-1]))
+    assert colors[-1] == (1, 1, 1), "what is not finite stays white"
+    assert all(contrast(text.get_color(), color) >= 4.5 for text, color in zip(axes.texts, colors, strict=True))
 
 
-@pytest.mark.parametrize(("values", "limits"), [([[0.0]], (0, 1)), ([[-2.0]], (-2, 0)), ([[-1.0, 3.0]], (-1, 3))])
+@pytest.mark.parametrize(("values", "limits"), [([[0.0]], (0, 1)), ([[-2.0]], (-2, 0)), ([[2.0, 3.0]], (0, 3))])
 def test_the_scale_holds_zero_and_all_values(values, limits, canvases):
     table(values)
     assert canvases[0].axes[0].images[0].get_clim() == limits
 
 
-def test_text_in_the_cells_can_be_read_on_every_colour(canvases):
-    values = np.linspace(0, 1, 60).reshape(10, 6)
-    table(values, cells=[[f"{v:.2f}" for v in row] for row in values])
-    axes = canvases[0].axes[0]
-    [image] = axes.images
-    assert [text.get_text() for text in axes.texts] == [f"{v:.2f}" for v in values.ravel()]
-    assert {text.get_color() for text in axes.texts} == {"black", "white"}
-    for text, value in zip(axes.texts, values.ravel(), strict=True):
-        assert contrast(text.get_color(), image.cmap(image.norm(value))[:3]) >= 4.5
-
-
-@pytest.mark.parametrize(("words", "columns", "angle"), [("a", 6, 0), ("chocolate", 7, 0), ("chocolate", 14, 90),
-                                                         ("incomprehensibility", 6, 90)])
-def test_text_in_the_cells_stays_in_them_and_is_large_enough(words, columns, angle, canvases):
-    table(np.ones((3, columns)), cells=[[words] * columns] * 3, rows=["first layer", "second", "third"])
-    axes = canvases[0].axes[0]
-    cell = axes.get_window_extent()
-    for text in axes.texts:
-        box = text.get_window_extent()
-        assert text.get_rotation() == angle
-        assert text.get_fontsize() >= 7.5
-        assert box.width <= cell.width / columns
-        assert box.height <= cell.height / 3
-
-
-@pytest.mark.parametrize("label", ["a", "like", "chocolates", "incomprehensibilities"])
-@pytest.mark.parametrize("count", [1, 5, 12, 20, 24, 30])
-def test_column_labels_never_overlap(count, label, canvases):
-    table(np.ones((2, count)), columns=[label] * count, rows=["a row with a label", "b"])
-    [canvas] = canvases
-    assert canvas.get_figwidth() <= 8
-    labels = canvas.axes[0].get_xticklabels()
-    step = canvas.axes[0].get_window_extent().width / count
-    angle = math.radians(labels[0].get_rotation())
-    for text in labels:
-        text.set_rotation(0)
-    box = labels[0].get_window_extent()
-    # Parallel lines of text keep apart either along the line or across.
-    assert box.width < step * max(math.cos(angle), 1e-9) or box.height <= step * math.sin(angle)
-
-
-def test_row_labels_never_overlap(canvases):
-    table(np.ones((40, 2)), rows=["a label"] * 40)
-    boxes = [label.get_window_extent() for label in canvases[0].axes[0].get_yticklabels()]
-    assert all(low.y1 < high.y0 for high, low in pairwise(boxes))
-
-
-def test_awkward_characters_in_a_heat_map_are_escaped_and_drawn(canvases):
-    table([[1.0, 2.0]], rows=["$x^$"], columns=["漢", "\n"], cells=[["$\\alpha$", "\x00🙂"]], colour_label="in $ 漢")
-    axes, bar = canvases[0].axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["\\u6f22", "\\n"]
-    assert axes.texts[0].get_text() == "$\\alpha$"
-    assert axes.texts[1].get_text().startswith("\\x00")
-    assert bar.get_xlabel() == "in $ \\u6f22"
-
-
 def test_many_heat_maps_stand_in_rows_on_one_scale(canvases):
-    heat_maps({f"{i}": np.full((4, 4), i) for i in range(7)}, columns=3, **TEXT)
+    heat_maps({f"{i}": np.full((4, 4), i) for i in range(7)}, columns=3)
     axes = canvases[0].axes[0]
     assert {image.get_clim() for image in axes.images} == {(0, 6)}
     assert [image.get_array().max() for image in axes.images] == list(range(7))
     assert [text.get_text() for text in axes.texts] == [str(i) for i in range(7)]
-    assert not axes.axison
-    places = [image.get_extent()[0::3] for image in axes.images]  # left, top
-    assert len({round(left, 3) for left, _ in places}) == 3
-    assert len({round(top, 3) for _, top in places}) == 3
-    assert places[1][0] > places[0][0]
-    assert places[3][1] > places[0][1]
-    corner = axes.transData.transform([(places[0]), (places[3])])
-    assert corner[1][1] < corner[0][1]  # the later row is below
+    lefts, tops = zip(*(image.get_extent()[0::3] for image in axes.images), strict=True)
+    assert lefts == (0, 1, 2, 0, 1, 2, 0)
+    assert tops[0] == tops[2] < tops[3] < tops[6]
+    assert axes.yaxis_inverted()
 
 
-def test_titles_of_twelve_by_twelve_heat_maps_keep_apart(canvases):
-    heat_maps({f"{i}.{j}": np.eye(6) for i in range(1, 13) for j in range(1, 13)}, columns=12, **TEXT)
-    texts = canvases[0].axes[0].texts
-    boxes = [text.get_window_extent() for text in texts[-12:]]
-    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
-    assert texts[0].get_fontsize() >= 6
-    assert canvases[0].get_figwidth() <= 7.1
+PAIRS = [("Life", None), (" is", 3.21), (" <b>&", 0.0), (" ch", 8.1), ("ocol", 123.0), ("\n", 1.0), ("New", 4.0)]
+
+
+def as_html(pairs, title="") -> str:
+    return surprisal_text(pairs, title=title)._repr_mimebundle_()["text/html"]
+
+
+def test_surprisals_in_plain_text_are_one_line_with_the_numbers():
+    bundle = surprisal_text(PAIRS, title="A title")._repr_mimebundle_()
+    assert bundle["text/plain"] == "A title: Life(–) is(3.2) <b>&(0.0) ch(8.1)ocol(123.0)↵(1.0)New(4.0)"
+    assert surprisal_text([("box", 1.0), ("##s", 2.0)]).text == "box(1.0) ##s(2.0)"
+
+
+@pytest.mark.parametrize(("pairs", "lines"), [
+    (PAIRS, ["Life– is3.2 <b>&0.0 ch8.1ocol123.0↵1.0", "New4.0"]), ([("box", 1.0), ("##s", 2.04)], ["box1.0 ##s2.0"]),
+])
+def test_without_styles_words_numbers_lines_and_legend_of_surprisals_remain(pairs, lines):
+    text = as_html(pairs, "<i>")
+    assert set(re.findall("<([a-z]+)", text)) <= {"div", "span", "sub", "small", "b", "br"}, "notebooks keep these"
+    assert set(re.findall(' ([a-z]+)="', text)) == {"style"}
+    bare = html.unescape(re.sub("<[^>]*>", "", re.sub(" ?(</div>|<br>)", "\n", text)))
+    assert bare.strip().splitlines() == ["<i>", *lines, "Bits of surprisal: below 1, 1 to 2, 2 to 4, 4 to 8, 8 to 16, "
+                                         "16 and more. One bit more halves the probability."]
+
+
+def test_surprisals_can_be_read_on_light_and_dark_pages_and_without_colors():
+    shades = [contrast(background, "white") for background, _ in plots.STEPS[:-1]]
+    assert all(b > 1.2 * a for a, b in pairwise(shades)), "darker with every step"
+    assert all(contrast(*step) >= 4.5 for step in plots.STEPS)
+    text = as_html([("a", bits) for bits in (0.5, 1, 2, 4, 8, 16)])
+    assert re.findall(r"border-bottom:(\d)px", text)[:6] == list("012345"), "thicker with every step"
+
+
+@pytest.mark.parametrize(("bits", "step"), [(None, 6), (0.0, 0), (0.94, 0), (0.96, 1), (16.0, 5)])
+def test_the_color_of_a_token_is_that_of_the_number_shown(bits, step):
+    background, color = plots.STEPS[step]
+    assert f"background-color:{background};color:{color}" in as_html([("a", bits)]).split("</span>")[0]
+
+
+@pytest.mark.parametrize(("token", "shown"), [
+    (" a", " a"), ("  ", "␣␣"), ("", "∅"), ("\n\n", "↵↵"), ("\t", "⇥"), ("\x00", "\\x00"), ("漢🙂é", "漢🙂é"),
+])
+def test_tokens_that_leave_no_mark_get_one(token, shown):
+    assert f">{shown}</span>" in as_html([(token, 1.0)])
+
+
+def test_parts_of_a_character_are_explained():
+    assert "part of a character" in as_html([("\ufffd", 1.0)])
+
+
+@pytest.mark.parametrize("bits", [-0.5, math.nan])
+def test_numbers_that_are_no_surprisal_are_refused(bits):
+    with pytest.raises(ValueError, match=r"The token 'a' has .* bits: a surprisal is 0 or more"):
+        surprisal_text([("b", None), ("a", bits)])

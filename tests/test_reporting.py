@@ -1,6 +1,8 @@
-"""Tables of facts against independent counts, and the lines printed while training."""
+"""Tables of facts against independent counts, and what is shown while a model trains."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pandas as pd
@@ -8,32 +10,19 @@ import pytest
 import torch
 import transformers
 from huggingface_hub.utils import are_progress_bars_disabled
+from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 
+from llm_tutorial import reporting
 from llm_tutorial.checkpoints import Checkpoint
 from llm_tutorial.decoding import Prediction
 from llm_tutorial.device import Device
-from llm_tutorial.reporting import describe, prediction_table, quiet, setup_table
+from llm_tutorial.reporting import TrainingProgress, describe, prediction_table, quiet, setup_table
 
 
-def gpt2_parameters(vocabulary: int, positions: int, width: int, layers: int) -> int:
-    block = 2 * 2 * width + (width * 3 * width + 3 * width) + (width * width + width) + (8 * width * width + 5 * width)
-    return (vocabulary + positions) * width + layers * block + 2 * width
-
-
-def test_describe_counts_a_gpt2(causal_lm):
-    facts = describe(causal_lm)[""]
-    assert facts["class"] == "GPT2LMHeadModel"
-    assert (facts["layers"], facts["width"], facts["attention heads"]) == (2, 32, 2)
-    assert (facts["vocabulary"], facts["positions"]) == ("288", "64")
-    assert facts["parameters"] == f"{gpt2_parameters(288, 64, 32, 2):,}"
-    assert facts["type"] == "float32"
-
-
-def test_describe_knows_the_size_of_gpt2_itself():
+def test_describe_knows_the_size_of_gpt2():
     with torch.device("meta"):
-        facts = describe(transformers.GPT2LMHeadModel(transformers.GPT2Config()))[""]
-    assert facts["parameters"] == "124,439,808" == f"{gpt2_parameters(50_257, 1024, 768, 12):,}"
-    assert facts["weights in memory"] == "498 MB"
+        facts = describe(transformers.GPT2LMHeadModel(transformers.GPT2Config()), "GPT-2")["GPT-2"]
+    assert facts.tolist() == ["GPT2LMHeadModel", 12, 768, 12, "50,257", "1,024", "124,439,808", "498 MB", "float32"]
 
 
 def test_describe_counts_tied_weights_of_a_bert_once(masked_lm):
@@ -66,3 +55,115 @@ def test_quiet_turns_bars_and_notices_off():
     assert not transformers.utils.logging.is_progress_bar_enabled()
     assert transformers.utils.logging.get_verbosity() == transformers.utils.logging.ERROR
     transformers.utils.logging.set_verbosity(verbosity)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """The time in seconds, which the tests set."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(reporting.time, "perf_counter", lambda: now.seconds)
+    return now
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list:
+    """What a notebook's front end would be given: the first output and its updates."""
+    kept = []
+
+    def display(data, *, raw, display_id):
+        assert raw
+        assert display_id
+        kept.append(data)
+        return SimpleNamespace(update=kept.append)
+
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    return kept
+
+
+def train(progress, clock, steps=4, first=0, main=True):
+    """Call a callback as the Trainer does: a step takes two seconds, every other is logged, the last is evaluated."""
+    state = TrainerState(global_step=first, max_steps=steps, is_world_process_zero=main)
+    progress.on_train_begin(None, state, None)
+    clock.seconds += 60  # a resumed training skips the data it has used
+    for step in range(first + 1, steps + 1):
+        progress.on_step_begin(None, state, None)
+        clock.seconds += 2
+        state.global_step = step
+        for logs in ([{"loss": 9.0 - step}] if step % 2 == 0 else []) + ([{"eval_loss": 7.0}] if step == steps else []):
+            state.log_history.append(logs | {"step": step})
+            progress.on_log(None, state, None, logs=logs)
+    progress.on_train_end(None, state, None)
+    clock.seconds += 60
+    progress.on_log(None, state, None, logs={"eval_loss": 1.0})  # evaluate() after the training is no progress
+
+
+def test_the_trainer_makes_the_table_as_it_trains(causal_lm, chunks, tmp_path, capsys):
+    causal_lm.loss_type = "ForCausalLM"
+    rows = chunks.map(lambda row: {"labels": row["input_ids"]})
+    trainer = Trainer(causal_lm, TrainingArguments(
+        tmp_path, max_steps=4, logging_steps=2, eval_strategy="steps", eval_steps=4, save_strategy="no", use_cpu=True,
+        disable_tqdm=True), train_dataset=rows["train"], eval_dataset=rows["valid"],
+        callbacks=[TrainingProgress(live=False)])
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    losses = {(entry["step"], key): f"{entry[key]:.3f}" for entry in trainer.state.log_history
+              for key in ("loss", "eval_loss") if key in entry}
+    assert [row[:-2] for row in rows] == [["2", losses[2, "loss"]], ["4", losses[4, "loss"], losses[4, "eval_loss"]]]
+    trainer.evaluate()
+    assert capsys.readouterr().out == "", "an evaluation after the training is no progress"
+
+
+def test_the_table_has_a_line_per_logged_step(clock, capsys):
+    progress = TrainingProgress(64, live=False)
+    train(progress, clock, steps=6, first=2)
+    assert capsys.readouterr().out.splitlines() == [
+        "training from step 2 to at most 6",
+        "  step  training loss  validation loss  tokens/s  seconds   left",
+        "     4          5.000                         32        4      4",
+        "     6          3.000            7.000        32        8      0"]
+    assert progress.seconds == 8.0
+
+
+def test_the_live_figure_is_drawn_again_and_ends_with_the_last_step(clock, shown, capsys, monkeypatch):
+    monkeypatch.setattr(reporting, "SECONDS_BETWEEN_PICTURES", 0.0)
+    train(TrainingProgress(64, live=True), clock)
+    start, *figures = shown
+    assert start == {"text/plain": "training from step 0 to at most 4"}
+    assert len(figures) == 3, "two training losses, the second with a validation loss, and the end"
+    assert figures[0].text.startswith("Line chart: Step 2 of at most 4; 4 s gone, 4 s left; 32 tokens/s.")
+    assert "validation loss" not in figures[0].alt
+    assert figures[-1].text.startswith("Line chart: Step 4 of at most 4; 8 s gone, 0 s left; 32 tokens/s.")
+    assert "training loss: first 7.000 at 2, lowest 5.000 at 4, highest 7.000 at 2, last 5.000 at 4." in figures[-1].alt
+    assert "validation loss: first 7.000 at 4" in figures[-1].alt
+    assert capsys.readouterr().out == ""
+
+
+def test_pictures_keep_their_distance(clock, shown, monkeypatch):
+    monkeypatch.setattr(reporting, "SECONDS_BETWEEN_PICTURES", 6.0)
+    train(TrainingProgress(live=True), clock, steps=12)
+    assert [int(figure.text.split()[3]) for figure in shown[1:]] == [2, 6, 10, 12], "8 s apart, and the end"
+
+
+def test_a_resumed_training_shows_the_whole_curve(shown):
+    progress = TrainingProgress(live=True)
+    state = TrainerState(global_step=4, max_steps=8, log_history=[{"step": 2, "loss": 3.0}, {"step": 4, "loss": 2.0}])
+    progress.on_train_begin(None, state, None)
+    progress.on_log(None, state, None, logs={"loss": 2.0})
+    assert "first 3.000 at 2, lowest 2.000 at 4" in shown[-1].alt
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_one_of_several_processes_is_enough(clock, shown, capsys, live):
+    train(TrainingProgress(live=live), clock, main=False)
+    assert (shown, capsys.readouterr().out) == ([], "")
+
+
+@pytest.mark.parametrize(("display", "shell", "live"), [
+    ("", SimpleNamespace(kernel=1), True), ("plain", SimpleNamespace(kernel=1), False),
+    ("", SimpleNamespace(), False), ("", None, False),
+])
+def test_the_figure_is_for_notebooks_that_want_it(monkeypatch, display, shell, live):
+    monkeypatch.setenv("LLM_TUTORIAL_DISPLAY", display)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert TrainingProgress().live is live

@@ -1,4 +1,4 @@
-"""Both kinds of tokenizers are cut and counted alike; a tokenizer trained here stands for each kind."""
+"""Hugging Face's and SentencePiece's tokenizers give the same tables."""
 
 import io
 
@@ -21,17 +21,17 @@ def sentencepiece():
 
 
 @pytest.fixture(scope="module")
+def gpt2():
+    return load_gpt2_tokenizer()
+
+
+@pytest.fixture(scope="module")
 def bert():
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "##s", "the"]
     return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
 
 
-@pytest.fixture(scope="module")
-def gpt2():
-    return load_gpt2_tokenizer()
-
-
-def test_no_frame_is_added(bert):
+def test_no_special_token_is_added(bert):
     assert bert("The cats")["input_ids"] == [2, 7, 5, 6, 3]
     assert encode(bert, "The cats") == [7, 5, 6]
     assert pieces(bert, "The cats 🎉") == ["the", "cat", "##s", "[UNK]"]
@@ -71,7 +71,7 @@ def test_sizes_in_three_units():
     assert sizes["none"].tolist() == [0, 0, 0]
 
 
-def test_merges_are_in_the_order_learnt(gpt2):
+def test_merges_are_in_the_order_learned(gpt2):
     merges = merge_list(gpt2)
     assert merges[:2] == [("Ġ", "t"), ("Ġ", "a")]
     assert len(merges) == len(gpt2) - 257
@@ -80,5 +80,5 @@ def test_merges_are_in_the_order_learnt(gpt2):
 
 
 def test_wordpiece_has_no_merges(bert):
-    with pytest.raises(ValueError, match="WordPiece, which has no merges"):
+    with pytest.raises(ValueError, match="BertTokenizer has a model of type WordPiece, which has no merges: give a"):
         merge_list(bert)

@@ -1,46 +1,44 @@
-"""What a training costs: operations, memory, hours and money, as formulas to change and to check."""
+"""What a training costs: operations, memory, hours and money."""
 
 from __future__ import annotations
 
-import math
+import copy
 
-__all__ = ["attention_flops", "price", "training_bytes", "training_flops", "training_hours"]
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
+
+__all__ = [
+    "activation_bytes", "attention_flops", "matmul_parameters", "price", "training_bytes", "training_flops",
+    "training_hours",
+]
 
 
 def training_flops(parameters: float, tokens: float) -> float:
     """Return the floating-point operations of a training: ``6 N D``.
 
-    Forward, each weight of a matrix takes part in one multiplication and one addition per token; backward, in twice as
-    many, for the gradients of the weights and of what came in.  The estimate of Kaplan et al. 2020
-    (https://arxiv.org/abs/2001.08361), used by Hoffmann et al. 2022 (https://arxiv.org/abs/2203.15556); it leaves out
-    what attention does beyond its matrices, see ``attention_flops``.
+    Per weight and token, one multiplication and one addition forward, and twice as many backward (Kaplan et al. 2020,
+    https://arxiv.org/abs/2001.08361). The rest of attention's work is in ``attention_flops``.
 
     Args:
-        parameters: N, the weights that multiply; ``counts.matmul_parameters`` says which.
+        parameters: N, the weights that multiply, see ``matmul_parameters``.
         tokens: D, those of all steps and all processes; a text that is read twice counts twice.
-
-    Raises:
-        ValueError: a number is negative or not finite.
     """
-    _check(parameters=parameters, tokens=tokens)
     return 6 * parameters * tokens
 
 
 def attention_flops(layers: int, width: int, context_length: int, tokens: float) -> float:
     """Return the operations that training spends on comparing tokens with each other: ``12 L d T D``.
 
-    In each layer, queries meet keys and probabilities meet values, over all T positions and all d dimensions of the
-    heads together.  The count of Chowdhery et al. 2022, "PaLM" (https://arxiv.org/abs/2204.02311), appendix B; as
-    there, what a causal mask hides counts as well.
+    In each layer, queries meet keys and probabilities meet values. The count of Chowdhery et al. 2022, "PaLM"
+    (https://arxiv.org/abs/2204.02311), appendix B, which includes the positions that a causal mask hides.
 
     Args:
         context_length: T, tokens per row of a batch.
         tokens: D, as in ``training_flops``.
-
-    Raises:
-        ValueError: a number is negative or not finite.
     """
-    _check(layers=layers, width=width, context_length=context_length, tokens=tokens)
     return 12 * layers * width * context_length * tokens
 
 
@@ -50,66 +48,81 @@ def training_bytes(
 ) -> float:
     """Return the bytes of memory that each process needs while it trains.
 
-    Weights, gradients and the optimiser's states are divided among ``processes`` as by fully sharded data parallelism
-    (Rajbhandari et al. 2020, "ZeRO", https://arxiv.org/abs/1910.02054, stage 3).  Plain data parallelism keeps all of
-    them in each process: leave ``processes`` at 1.  What a library adds for itself is left out, and so are the few
-    layers that FSDP gathers at a time.
+    Fully sharded data parallelism (Rajbhandari et al. 2020, "ZeRO", https://arxiv.org/abs/1910.02054, stage 3) divides
+    weights, gradients and the optimizer's states among ``processes``; for plain data parallelism leave it at 1. The
+    library's own memory is left out, and so are the few layers that FSDP gathers at a time.
 
     Args:
         parameters: all of them, embeddings included; tied ones once.
         weight, gradient: bytes per parameter; 4 in fp32, and also in bf16 by autocast, which keeps both in fp32.
         optimizer: bytes per parameter; 8 for AdamW's two moments in fp32, 4 for one momentum, 0 for plain SGD.
-        activations: bytes that each process keeps for its own part of the batch, which nobody shares.
-
-    Raises:
-        ValueError: a number is negative or not finite, or ``processes`` is no whole number above 0.
+        activations: bytes that each process keeps for its own part of the batch; they are not shared.
     """
-    _check(parameters=parameters, weight=weight, gradient=gradient, optimizer=optimizer, activations=activations)
-    _check_whole(processes=processes)
     return parameters * (weight + gradient + optimizer) / processes + activations
 
 
 def training_hours(flops: float, flops_per_second: float, *, mfu: float = 1.0, devices: int = 1) -> float:
-    """Return the hours that so many operations take.
+    """Return the hours that a training takes, if each of several devices does as much as it would alone.
 
     Args:
-        flops: of the whole training.
-        flops_per_second: of one device: what was measured, or the peak of a data sheet, and then ``mfu`` belongs to it.
-        mfu: model FLOPs utilisation, the share of ``flops_per_second`` that the model's own operations get; 0 < mfu
-            <= 1.
-        devices: how many share the work.  That each does as much as it would alone is the best case.
+        flops: operations of the whole training.
+        flops_per_second: of one device: a measured speed, or the peak of a data sheet, and then ``mfu`` belongs to it.
+        mfu: model FLOPs utilization, the share of ``flops_per_second`` that the model's own operations get.
 
     Raises:
-        ValueError: a number is out of its range or not finite.
+        ValueError: ``mfu`` is not above 0 and at most 1.
     """
-    _check(flops=flops, flops_per_second=flops_per_second)
-    _check_whole(devices=devices)
-    if flops_per_second == 0:
-        raise ValueError("flops_per_second=0: a device that computes nothing never ends. Measure it, or take the peak "
-                         "from its data sheet.")
     if not 0 < mfu <= 1:
-        raise ValueError(f"mfu={mfu}: it is a share, above 0 and at most 1.")
+        raise ValueError(f"mfu={mfu} is not a share: give a number above 0 and at most 1, such as 0.4 for 40 %.")
     return flops / (flops_per_second * mfu * devices) / 3600
 
 
 def price(hours: float, price_per_hour: float, *, devices: int = 1) -> float:
-    """Return what ``devices`` cost for so many hours, in the currency of ``price_per_hour``, which is for one device.
-
-    Raises:
-        ValueError: a number is negative or not finite, or ``devices`` is no whole number above 0.
-    """
-    _check(hours=hours, price_per_hour=price_per_hour)
-    _check_whole(devices=devices)
+    """Return what ``devices`` cost for some hours, in the currency of ``price_per_hour``, which is for one device."""
     return hours * price_per_hour * devices
 
 
-def _check(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}={value}: a finite number that is not negative is needed.")
+def matmul_parameters(model: nn.Module) -> int:
+    """Return N of ``training_flops``: the weights of all linear layers, output projection included.
+
+    An embedding multiplies nothing, so it does not count; but GPT-2's token embedding is also the weight of the output
+    projection, which does. Biases and norms are left out, as usual.
+    """
+    return sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, Conv1D | nn.Linear))
 
 
-def _check_whole(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if not float(value).is_integer() or value < 1:
-            raise ValueError(f"{name}={value}: a whole number above 0 is needed.")
+def activation_bytes(model: GPT2LMHeadModel, batch: int, context_length: int) -> int:
+    """Return the bytes that a training step in fp32 keeps from the forward pass until the backward pass.
+
+    Counted on PyTorch's meta device, which computes and stores nothing: each storage that autograd saves, once, without
+    the parameters. Attention is the plain one, which keeps its (T, T) matrices; fused kernels keep none. The peak of
+    memory in use is somewhat higher.
+
+    Args:
+        batch: rows that one process computes at once.
+        context_length: T, tokens per row.
+
+    Raises:
+        ValueError: ``context_length`` is beyond the model's positions.
+    """
+    if context_length > model.config.n_positions:
+        raise ValueError(f"context_length={context_length} is beyond the {model.config.n_positions:,} positions of "
+                         "this model: give a shorter one, or a model with more positions.")
+    config = copy.deepcopy(model.config)
+    config.pad_token_id = None  # else the library looks for padding among the ids, which have no values
+    with torch.device("meta"):
+        twin = type(model)(config)
+        ids = torch.zeros(batch, context_length, dtype=torch.long)
+    twin.set_attn_implementation("eager")
+    # By identity; kept alive, so that no new storage gets the id of an old one.
+    weights = {id(storage): storage for storage in (weight.untyped_storage() for weight in twin.parameters())}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[id(storage)] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        twin.train()(input_ids=ids, labels=ids)
+    return sum(storage.nbytes() for key, storage in kept.items() if key not in weights)

@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_tutorial.inference import Prediction, best_tokens, model_inputs
+__all__ = [
+    "Prediction", "best_tokens", "evaluating", "filter_logits", "greedy_decode", "model_inputs", "next_tokens",
+    "sample_decode", "top_predictions",
+]
 
-__all__ = ["Prediction", "filter_logits", "greedy_decode", "next_tokens", "sample_decode", "top_predictions"]
+
+@dataclass(frozen=True)
+class Prediction:
+    """One candidate: its decoded text, its index in the vocabulary, and its share of the softmax, from 0 to 1."""
+
+    token: str
+    id: int
+    probability: float
+
+
+def model_inputs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, *, max_new_tokens: int = 0
+) -> BatchEncoding:
+    """Return the tokenizer's tensors of one text, each of shape (1, tokens), on the model's device.
+
+    The model must be able to read ``max_new_tokens`` more.
+    """
+    if not text.strip():
+        raise ValueError("The text is empty: give the model at least one word.")
+    inputs = tokenizer(text, return_tensors="pt", verbose=False)
+    count, limit = inputs["input_ids"].shape[1], model.config.max_position_embeddings
+    if count + max_new_tokens > limit:
+        new = f" and {max_new_tokens} new ones" if max_new_tokens else ""
+        raise ValueError(f"The text has {count} tokens{new}, but the model reads at most {limit}: shorten it.")
+    return inputs.to(model.device)
+
+
+def best_tokens(logits: torch.Tensor, tokenizer: PreTrainedTokenizerBase, k: int) -> list[Prediction]:
+    """Return the ``k`` most probable tokens of ``logits``, floats of shape (vocabulary,), most probable first."""
+    if not 1 <= k <= len(logits):
+        raise ValueError(f"k={k} must be between 1 and the vocabulary size, {len(logits):,}.")
+    values, indices = logits.float().softmax(dim=-1).topk(k)
+    return [Prediction(tokenizer.decode([index]), index, value)
+            for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout and gradients off inside the block, and restore the model's mode after it."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def top_predictions(
@@ -17,33 +67,24 @@ def top_predictions(
 ) -> list[list[Prediction]]:
     """Return the ``k`` most probable tokens for each mask in ``text``, most probable first.
 
-    The method is that of Devlin et al. 2019 (https://arxiv.org/abs/1810.04805): softmax over the logits at the
-    masked position.
-
-    Raises:
-        ValueError: empty text, no mask in it, more tokens than the model can read, or ``k`` out of range.
+    They come from the softmax over the logits at the masked position (Devlin et al. 2019,
+    https://arxiv.org/abs/1810.04805).
     """
-    inputs = model_inputs(model, tokenizer, text, k=k)
     if tokenizer.mask_token_id is None:
         raise ValueError(f"{type(tokenizer).__name__} has no mask token: this function needs a masked language model.")
+    inputs = model_inputs(model, tokenizer, text)
     positions = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0]
     if len(positions) == 0:
         raise ValueError(f"There is no {tokenizer.mask_token} in {text!r}: put one where a word is to be predicted.")
-    with torch.no_grad():
+    with evaluating(model):
         logits = model(**inputs).logits[0, positions]
     return [best_tokens(row, tokenizer, k) for row in logits]
 
 
-def next_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, k: int = 5
-) -> list[Prediction]:
-    """Return the ``k`` most probable next tokens after ``text``, most probable first.
-
-    Raises:
-        ValueError: empty text, more tokens than the model can read, or ``k`` out of range.
-    """
-    inputs = model_inputs(model, tokenizer, text, k=k)
-    with torch.no_grad():
+def next_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, k: int = 5) -> list[Prediction]:
+    """Return the ``k`` most probable next tokens after ``text``, most probable first."""
+    inputs = model_inputs(model, tokenizer, text)
+    with evaluating(model):
         logits = model(**inputs).logits[0, -1]
     return best_tokens(logits, tokenizer, k)
 
@@ -51,15 +92,9 @@ def next_tokens(
 def greedy_decode(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, max_new_tokens: int = 20
 ) -> torch.Tensor:
-    """Continue ``text`` with the most probable token each time.
+    """Continue ``text`` with the most probable token each time, as ``model.generate(do_sample=False)`` does.
 
-    Stops early after the end-of-text token.  Equal to ``model.generate(do_sample=False)``.
-
-    Returns:
-        Token ids of prompt and continuation, int64 of shape (1, tokens), on the CPU.
-
-    Raises:
-        ValueError: empty text, ``max_new_tokens`` < 1, or more tokens than the model can read.
+    The ids of prompt and continuation are int64 of shape (1, tokens), on the CPU.
     """
     return _decode(model, tokenizer, text, max_new_tokens, lambda logits: logits.argmax(dim=-1, keepdim=True))
 
@@ -75,17 +110,9 @@ def sample_decode(
     top_p: float | None = None,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Continue ``text`` with tokens drawn at random from the filtered distribution.
+    """Continue ``text`` with tokens drawn at random from what ``filter_logits`` leaves.
 
-    Args:
-        temperature, top_k, top_p: see ``filter_logits``.
-        generator: the source of randomness, on the CPU; the same seed gives the same text.
-
-    Returns:
-        Token ids of prompt and continuation, int64 of shape (1, tokens), on the CPU.
-
-    Raises:
-        ValueError: as ``greedy_decode`` and ``filter_logits``.
+    The ids of prompt and continuation are int64 of shape (1, tokens), on the CPU, and so is the ``generator``.
     """
 
     def draw(logits: torch.Tensor) -> torch.Tensor:
@@ -98,21 +125,15 @@ def sample_decode(
 def filter_logits(
     logits: torch.Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> torch.Tensor:
-    """Return ``logits / temperature`` with ``-inf`` for every token that top-k or top-p rules out.
+    """Return ``logits / temperature``, shape (vocabulary,), with ``-inf`` for tokens that top-k or top-p rules out.
 
-    Top-k keeps the k best tokens (Fan et al. 2018, https://arxiv.org/abs/1805.04833); top-p keeps the smallest set of
+    Top-k keeps the k best tokens (Fan et al. 2018, https://arxiv.org/abs/1805.04833). Top-p keeps the smallest set of
     best tokens whose probability reaches p (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751).
-
-    Args:
-        logits: floats of shape (vocabulary,).
-
-    Raises:
-        ValueError: ``temperature`` <= 0, ``top_k`` not between 1 and the vocabulary size, ``top_p`` not in (0, 1].
     """
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be above 0; for the most probable token use greedy_decode.")
-    if top_k is not None and not 1 <= top_k <= logits.numel():
-        raise ValueError(f"top_k={top_k} must be between 1 and the vocabulary size, {logits.numel():,}.")
+    if top_k is not None and not 1 <= top_k <= len(logits):
+        raise ValueError(f"top_k={top_k} must be between 1 and the vocabulary size, {len(logits):,}.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} must be above 0 and at most 1.")
     logits = logits / temperature
@@ -127,7 +148,6 @@ def filter_logits(
     return logits
 
 
-@torch.no_grad()
 def _decode(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -135,18 +155,17 @@ def _decode(
     max_new_tokens: int,
     choose: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Append the token that ``choose`` takes from the last logits (CPU, float32), with a key-value cache."""
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1.")
+    """Append the token that ``choose`` takes from the last logits (CPU, float32), up to the end-of-text token."""
     ids = model_inputs(model, tokenizer, text, max_new_tokens=max_new_tokens)["input_ids"]
     ends = model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends])
+    ends = ends if isinstance(ends, list) else [ends]
     step, past = ids, None
-    for _ in range(max_new_tokens):
-        output = model(input_ids=step, past_key_values=past, use_cache=True)
-        step = choose(output.logits[0, -1].float().cpu())[None].to(ids.device)
-        past = output.past_key_values
-        ids = torch.cat([ids, step], dim=-1)
-        if step.item() in ends:
-            break
+    with evaluating(model):
+        for _ in range(max_new_tokens):
+            output = model(input_ids=step, past_key_values=past, use_cache=True)
+            step = choose(output.logits[0, -1].float().cpu())[None].to(ids.device)
+            past = output.past_key_values
+            ids = torch.cat([ids, step], dim=-1)
+            if step.item() in ends:
+                break
     return ids.cpu()

@@ -1,94 +1,66 @@
-"""Measure what a language model knows and what it has learnt by heart."""
+"""Measure what a language model knows and what it has memorized."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import pairwise
+from statistics import fmean
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_tutorial.inference import evaluating
+from llm_tutorial.decoding import evaluating
 
-__all__ = ["Recitation", "bits_per_byte", "continuations", "longest_copies", "perplexity", "recitation",
-           "recited_share"]
+__all__ = [
+    "Recitation", "bigram_loss", "bits_per_byte", "continuations", "longest_copies", "perplexity", "recitation",
+    "recited_share", "uniform_loss", "unigram_loss",
+]
 
 
 @dataclass(frozen=True)
 class Recitation:
-    """How well a model continues texts it may have seen.
+    """How well a model continues texts it may have seen: shares from 0 to 1.
 
     Attributes:
-        token_accuracy: share of continuation tokens that equal the text's, from 0 to 1.
-        exact_match: share of continuations that equal the text's in every token, from 0 to 1.
-        character_accuracy: share of the text's characters that are recited before the first mistake, from 0 to 1;
-            None if there was no tokenizer to decode with, and then it is missing from ``vars`` too.
+        token_accuracy: of the tokens that equal the text's.
+        exact_match: of the continuations that equal the text's in every token.
+        character_accuracy: of the text's characters before the first mistake; None without a tokenizer.
     """
 
     token_accuracy: float
     exact_match: float
     character_accuracy: float | None = None
 
-    def __post_init__(self) -> None:
-        # Tables are made of vars(recitation): what was not measured gets no row there.  The attribute of the class,
-        # which dataclass sets to the default, still answers None.
-        if self.character_accuracy is None:
-            vars(self).pop("character_accuracy")
-
 
 def perplexity(loss: float) -> float:
-    """Return e to the mean cross-entropy ``loss`` in nats per token: as unsure as among so many equal choices.
-
-    Raises:
-        ValueError: the loss is negative or not a number.
-    """
-    if not loss >= 0:
-        raise ValueError(f"loss={loss} is no cross-entropy: it must be 0 or more.")
-    return math.exp(loss) if loss < 700 else math.inf
+    """Return the number of equally likely choices with the same mean cross-entropy ``loss``, in nats per token."""
+    return math.inf if loss > 700 else math.exp(loss)  # the largest float is about e ** 709
 
 
 def bits_per_byte(loss: float, tokens: int, text_bytes: int) -> float:
-    """Return the information per byte of text, which compares models with different tokenizers.
+    """Return a mean ``loss`` in nats over ``tokens``, whose text has ``text_bytes`` in UTF-8, in bits per byte.
 
-    Args:
-        loss: mean cross-entropy in nats per token.
-        tokens: number of tokens the mean was taken over.
-        text_bytes: length in UTF-8 bytes of the text that those tokens stand for.
-
-    Raises:
-        ValueError: the loss is negative or not a number, or a count is not positive.
+    It compares models with different tokenizers.
     """
-    if not loss >= 0 or tokens < 1 or text_bytes < 1:
-        raise ValueError(f"loss={loss}, tokens={tokens}, text_bytes={text_bytes}: the loss must be 0 or more, "
-                         "the counts 1 or more.")
     return loss / math.log(2) * tokens / text_bytes
 
 
 def recitation(
-    model: PreTrainedModel,
-    chunks: Sequence[Sequence[int]],
-    prompt: int = 16,
-    continuation: int = 16,
-    batch_size: int = 64,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
+    batch_size: int = 64, tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Recitation:
     """Give the model the first ``prompt`` tokens of each chunk and compare its greedy continuation with the text.
 
-    Extractable memorisation as in Carlini et al. 2023 (https://arxiv.org/abs/2202.07646), here with short prompts.
+    This measures extractable memorization (Carlini et al. 2023, https://arxiv.org/abs/2202.07646), with short prompts.
 
-    Args:
-        chunks: token ids; every chunk has at least ``prompt + continuation`` of them.
-        tokenizer: counts characters as well, which compares models whose tokens differ in length (prompt and
-            continuation still are numbers of tokens: choose them so that they stand for similar lengths of text).
-            A character whose bytes are split between tokens belongs to the continuation if its last byte does; one
-            that the text's continuation leaves incomplete at its end does not count.
-
-    Raises:
-        ValueError: no chunks, lengths below 1, a chunk too short, more tokens than the model has positions, or no
-            complete character to count.
+    Given a ``tokenizer``, it counts characters too, since tokens differ in length. A character whose bytes are split
+    between prompt and continuation belongs to the continuation.
     """
-    rows = _rows(model, chunks, prompt, continuation, batch_size)
+    rows = _rows(chunks, prompt, continuation)
     written = continuations(model, chunks, prompt, continuation, batch_size)
     hits = torch.tensor(written) == rows[:, prompt:]
     return Recitation(
@@ -98,148 +70,116 @@ def recitation(
 
 
 def continuations(
-    model: PreTrainedModel,
-    chunks: Sequence[Sequence[int]],
-    prompt: int = 16,
-    continuation: int = 16,
+    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
     batch_size: int = 64,
 ) -> list[list[int]]:
     """Return, for each chunk, the ``continuation`` token ids that the model writes greedily after ``prompt`` of them.
 
     The end-of-text token is forbidden, so that all have the same length.
-
-    Raises:
-        ValueError: no chunks, lengths below 1, a chunk too short, or more tokens than the model has positions.
     """
-    rows = _rows(model, chunks, prompt, continuation, batch_size)
+    rows = _rows(chunks, prompt, continuation)
     written = []
     with evaluating(model):
         for batch in rows[:, :prompt].split(batch_size):
             prompts = batch.to(model.device)
             output = model.generate(
                 input_ids=prompts, attention_mask=torch.ones_like(prompts), do_sample=False,
-                max_new_tokens=continuation, min_new_tokens=continuation,
-                pad_token_id=0)  # never written, as all rows end together; but generate() warns if there is none
+                max_new_tokens=continuation, min_new_tokens=continuation)
             written += output[:, prompt:].tolist()
     return written
 
 
 def recited_share(
-    model: PreTrainedModel,
-    chunks: Sequence[Sequence[int]],
-    prompt: int = 16,
-    continuation: int = 16,
+    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
     batch_size: int = 64,
 ) -> float:
     """Return ``recitation(...).exact_match`` from one forward pass per batch instead of one per token.
 
-    A greedy continuation equals the text in every token exactly if, given the text itself, the most probable token
-    at every position is the text's next one.  Proof by induction: as long as all tokens so far are the text's, the
-    model has read the same and so writes the same next token; the first one that differs ends both.
-
-    The equality is exact but for ties and rounding, and for settings in ``model.generation_config`` that change
-    logits, such as a repetition penalty, which only ``recitation`` heeds.
-
-    Raises:
-        ValueError: as ``continuations``.
+    A greedy continuation equals the text if, given the text itself, the most probable token at every position is the
+    text's next one. The two numbers may differ by ties and rounding, and where ``generation_config`` changes logits.
     """
-    rows = _rows(model, chunks, prompt, continuation, batch_size)
+    rows = _rows(chunks, prompt, continuation)
+    ends = model.generation_config.eos_token_id
+    ends = torch.tensor([] if ends is None else ends, dtype=torch.long, device=model.device)
     exact = []
     with evaluating(model):
         for batch in rows.to(model.device).split(batch_size):
             inputs = batch[:, :-1]  # nothing is predicted after the last token
             logits = model(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False,
                            logits_to_keep=continuation).logits
-            best = _without_ends(model, logits).argmax(dim=-1)
-            exact.append((best == batch[:, prompt:]).all(dim=1).cpu())
+            forbidden = torch.isin(torch.arange(logits.shape[-1], device=model.device), ends)
+            best = logits.masked_fill_(forbidden, -torch.inf).argmax(dim=-1)
+            exact.append((best == batch[:, prompt:]).all(dim=1))
     return torch.cat(exact).float().mean().item()
 
 
 def longest_copies(sequences: Sequence[Sequence[int]], source: Sequence[Sequence[int]]) -> list[int]:
-    """Return, for each sequence, the length of its longest run of tokens that also stands within one row of ``source``.
+    """Return, for each sequence, the length of its longest run of tokens that also occurs within one row of ``source``.
 
-    This is the longest common substring.  Lee et al. 2022 (https://arxiv.org/abs/2107.06499) look for such runs, of
-    50 tokens or more, within the training data and in what a model generates.
-
-    Runs of 1 token are looked for everywhere, longer ones only where the shorter one was found; so the time is that
-    of a few passes over ``source``, and more only for text that repeats itself.
-
-    Args:
-        sequences: token ids, for instance what a model wrote; may differ in length.
-        source: rows of token ids, for instance what the model was trained on; may differ in length.
-
-    Raises:
-        ValueError: ``source`` has no rows.
+    By runs of 50 tokens or more, Lee et al. 2022 (https://arxiv.org/abs/2107.06499) find copies in generated text.
     """
-    if len(source) == 0:
-        raise ValueError("There is no row that could have been copied: give at least one as source.")
-    # As strings, runs are cut and compared fastest.  Ids are numbered anew, because chr() ends at 1,114,111; number
-    # 0 is left to the separator, which ends every row and so is in every run that reaches beyond its row.
-    characters: dict[int, str] = {}
-    rows = [_as_string(row, characters) for row in source]
-    texts = [_as_string(sequence, characters) for sequence in sequences]
-    source_text = "".join(row + chr(0) for row in rows)
-    longest = [0] * len(texts)
-    places: Sequence[int] = range(len(source_text))
-    starts: list[Sequence[int]] = [range(len(text)) for text in texts]
-    for length in range(1, max(map(len, texts), default=0) + 1):
-        wanted = {text[start:start + length] for text, kept in zip(texts, starts, strict=True) for start in kept}
-        places = [place for place in places if source_text[place:place + length] in wanted]
-        found = {source_text[place:place + length] for place in places}
-        starts = [[start for start in kept if text[start:start + length] in found]
-                  for text, kept in zip(texts, starts, strict=True)]
-        longest = [length if kept else best for kept, best in zip(starts, longest, strict=True)]
+    # None equals no token, so no run reaches over the end of a row.
+    joined = [index for row in source for index in (*map(int, row), None)]
+    matcher = SequenceMatcher(None, b=joined, autojunk=False)
+    longest = []
+    for sequence in sequences:
+        matcher.set_seq1(list(map(int, sequence)))
+        longest.append(matcher.find_longest_match().size)
     return longest
 
 
-def _rows(
-    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int, continuation: int, batch_size: int
-) -> torch.Tensor:
-    """Token ids of shape (chunks, prompt + continuation), on the CPU, once all arguments are in order."""
-    needed = prompt + continuation
-    if prompt < 1 or continuation < 1 or batch_size < 1:
-        raise ValueError(f"prompt={prompt}, continuation={continuation}, batch_size={batch_size}: all must be >= 1.")
-    if len(chunks) == 0:
-        raise ValueError("There is no chunk to recite: give at least one.")
-    shortest = min(map(len, chunks))
+def uniform_loss(vocabulary: int) -> float:
+    """Return the loss, in nats per token, of giving all ``vocabulary`` tokens the same probability: log(vocabulary)."""
+    return math.log(vocabulary)
+
+
+def unigram_loss(train: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]], vocabulary: int) -> float:
+    """Return the loss on ``chunks``, in nats per token, of predicting each token by its frequency in ``train``.
+
+    Each of the ``vocabulary`` tokens counts once more than it occurs (Laplace's rule of succession). Counted in
+    ``train`` and predicted in ``chunks`` are the tokens a causal language model predicts: all but each row's first.
+    """
+    probability = _unigram(_pairs(train), vocabulary)
+    return -fmean(math.log(probability[following]) for _, following in _pairs(chunks))
+
+
+def bigram_loss(
+    train: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]], vocabulary: int, prior: float = 1.0
+) -> float:
+    """Return the loss on ``chunks``, in nats per token, of predicting each token from the one before.
+
+    P(next | previous) = (count(previous, next) + prior * P(next)) / (count(previous) + prior). P(next) is the
+    prediction of ``unigram_loss``, the counts are those of pairs in ``train``, and ``prior`` is in pairs too. This is a
+    Dirichlet prior, as in MacKay and Peto 1995 (https://doi.org/10.1017/S1351324900000218).
+    """
+    pairs = _pairs(train)
+    probability = _unigram(pairs, vocabulary)
+    pair_counts, counts = Counter(pairs), Counter(previous for previous, _ in pairs)
+    return -fmean(
+        math.log((pair_counts[previous, following] + prior * probability[following]) / (counts[previous] + prior))
+        for previous, following in _pairs(chunks))
+
+
+def _rows(chunks: Sequence[Sequence[int]], prompt: int, continuation: int) -> torch.Tensor:
+    """Token ids of shape (chunks, prompt + continuation), on the CPU."""
+    needed, shortest = prompt + continuation, min(map(len, chunks))
     if shortest < needed:
         raise ValueError(f"A chunk has {shortest} tokens, but prompt + continuation = {needed} are needed: ask for "
                          "fewer, or give longer chunks.")
-    if needed > model.config.max_position_embeddings:
-        raise ValueError(f"prompt + continuation = {needed} tokens, but the model has "
-                         f"{model.config.max_position_embeddings} positions: ask for fewer.")
     return torch.tensor([list(chunk[:needed]) for chunk in chunks])
 
 
-def _without_ends(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
-    """The same logits, changed in place: -inf for the tokens that ``continuations`` keeps the model from writing."""
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    vocabulary = torch.arange(logits.shape[-1], device=logits.device)  # which an end may lie beyond
-    return logits.masked_fill_(torch.isin(vocabulary, torch.tensor(ends, dtype=torch.long, device=logits.device)),
-                               -torch.inf)
-
-
-def _character_accuracy(
-    tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], written: list[list[int]]
-) -> float:
+def _character_accuracy(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], written: list[list[int]]) -> float:
     """Recited characters per character of the continuations; ``rows`` are prompts and true continuations."""
-
-    def decode(ids: list[int]) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
     recited = characters = 0
     for row, ids in zip(rows, written, strict=True):
         given = row[:-len(ids)]
-        # Decoded with its prompt, a continuation keeps its first space and the character it may begin in the middle
-        # of.  Bytes of an incomplete character are decoded as U+FFFD.
-        text = decode(row).rstrip("\N{REPLACEMENT CHARACTER}")
-        begin = _common_prefix(decode(given), text)
+        # Continuations are decoded with their prompts because a character may begin in the prompt. The bytes of an
+        # incomplete character are decoded as U+FFFD; at the end of the text such a character does not count.
+        text = tokenizer.decode(row).rstrip("\N{REPLACEMENT CHARACTER}")
+        begin = _common_prefix(tokenizer.decode(given), text)
         characters += len(text) - begin
-        recited += max(_common_prefix(decode(given + ids), text) - begin, 0)
-    if characters == 0:
-        raise ValueError(f"The continuations of {len(rows)} chunks hold no complete character to count: ask for "
-                         "longer ones.")
+        recited += _common_prefix(tokenizer.decode(given + ids), text) - begin
     return recited / characters
 
 
@@ -248,6 +188,12 @@ def _common_prefix(one: str, other: str) -> int:
     return next(differing, min(len(one), len(other)))
 
 
-def _as_string(ids: Sequence[int], characters: dict[int, str]) -> str:
-    """One character per id: those in ``characters``, to which ids not met before are added, from number 1."""
-    return "".join([characters.setdefault(int(index), chr(len(characters) + 1)) for index in ids])
+def _pairs(rows: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """All pairs of a token and the next one within a row."""
+    return [pair for row in rows for pair in pairwise(map(int, row))]
+
+
+def _unigram(pairs: list[tuple[int, int]], vocabulary: int) -> list[float]:
+    """Smoothed probabilities of all tokens as the second of a pair."""
+    counts = Counter(following for _, following in pairs)
+    return [(counts[index] + 1) / (len(pairs) + vocabulary) for index in range(vocabulary)]

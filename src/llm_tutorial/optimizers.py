@@ -1,4 +1,4 @@
-"""Muon for the weight matrices and AdamW for the rest, as one optimiser."""
+"""Muon for the weight matrices and AdamW for the rest, as one optimizer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from transformers.pytorch_utils import Conv1D
 
 __all__ = ["POLAR_EXPRESS", "MuonAdamW", "muon_parameter_groups", "orthogonalize"]
 
-# (a, b, c) of x <- a x + b (x x^T) x + c (x x^T)^2 x in each iteration.  By the method of Amsel et al. 2025, "The Polar
+# (a, b, c) of x <- a x + b (x x^T) x + c (x x^T)^2 x in each iteration, by the method of Amsel et al. 2025, "The Polar
 # Express" (https://arxiv.org/abs/2505.16932): each polynomial is the best of its degree on the interval where the one
-# before leaves the singular values.  Begun at 0.01 of the matrix's norm, three of them bring all values from there on
-# between 0.73 and 1.27, about as near to 1 as five equal iterations of Jordan et al.
+# before leaves the singular values. From 0.01 of the matrix's norm upward, three of them bring all values between 0.73
+# and 1.27, about as near to 1 as five equal iterations of Jordan et al.
 POLAR_EXPRESS = (
     (8.093368512548258, -23.62043032882427, 17.446151749836243),
     (3.6365855542590433, -2.721926746608909, 0.5365462883273615),
@@ -50,7 +50,7 @@ def muon_parameter_groups(
 ) -> list[dict]:
     """Split a GPT-2's parameters: the matrices inside the blocks go to Muon, all others to AdamW.
 
-    Embeddings and norms are no linear maps between hidden states, so orthogonal updates mean nothing for them.
+    Embeddings and norms are not linear maps between hidden states, so orthogonal updates mean nothing for them.
 
     Raises:
         ValueError: the model has no Conv1D or Linear layer inside its blocks.
@@ -58,7 +58,8 @@ def muon_parameter_groups(
     matrices = [layer.weight for name, layer in model.named_modules()
                 if isinstance(layer, Conv1D | nn.Linear) and ".h." in name]
     if not matrices:
-        raise ValueError(f"{type(model).__name__} has no weight matrices in blocks named 'h': Muon has nothing to do.")
+        raise ValueError(f"{type(model).__name__} has no weight matrices in blocks named 'h', so Muon has nothing to "
+                         "train: set muon_lr to None.")
     chosen = {id(weight) for weight in matrices}
     others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
     return [
@@ -68,23 +69,19 @@ def muon_parameter_groups(
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon for the groups flagged ``muon=True``, AdamW for the others.
+    """Muon for the groups with ``muon=True``, AdamW for the others.
 
-    Muon replaces each matrix's momentum by the nearest orthogonal matrix, so that every direction is learned at the
-    same pace (Jordan et al. 2024).  A step has root mean square ``0.2 * lr``, as AdamW's typically has, whatever the
-    matrix's shape (Liu et al. 2025, https://arxiv.org/abs/2502.16982).  One optimiser with flagged groups, rather
-    than two wrapped in one, survives what a trainer does to it: schedules, checkpoints, ``load_state_dict``.
+    Muon replaces each matrix's momentum by the nearest orthogonal matrix, so that the model learns every direction at
+    the same pace (Jordan et al. 2024). A step has root mean square ``0.2 * lr``, like a typical step of AdamW,
+    whatever the matrix's shape (Liu et al. 2025, https://arxiv.org/abs/2502.16982). One optimizer with two kinds of
+    groups works with schedules, checkpoints and ``load_state_dict``, which two optimizers in one wrapper do not.
 
     Args:
-        params: parameter groups, each with ``lr`` and ``muon``.
+        params: parameter groups, each with ``lr`` and ``muon``; those of Muon hold matrices only.
         momentum: Muon's (Nesterov) momentum.
-        coefficients: of Muon's Newton-Schulz iterations, see ``orthogonalize``.
+        coefficients: those of Muon's Newton-Schulz iterations, see ``orthogonalize``.
         betas, eps: AdamW's.
-        bf16: run Muon's iterations in bfloat16.
-
-    Raises:
-        ValueError: a group lacks ``muon``, a learning rate is negative, or a Muon group holds a parameter that is no
-            matrix.
+        bf16: compute Muon's iterations in bfloat16.
     """
 
     def __init__(
@@ -97,17 +94,10 @@ class MuonAdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         bf16: bool = False,
     ) -> None:
-        for group in params:
-            options = {key: value for key, value in group.items() if key != "params"} if isinstance(group, dict) else {}
-            if "muon" not in options or options.get("lr", -1) < 0:
-                raise ValueError("Each parameter group needs 'muon' and a learning rate of at least 0; one has "
-                                 f"{options}.")
+        if any("muon" not in group or not group.get("lr", -1) >= 0 for group in params):
+            raise ValueError("Each parameter group needs 'muon' and a learning rate 'lr' of at least 0.")
         super().__init__(params, {"momentum": momentum, "coefficients": tuple(coefficients), "betas": betas, "eps": eps,
                                   "bf16": bf16, "weight_decay": 0.0})
-        in_muon = [parameter for group in self.param_groups if group["muon"] for parameter in group["params"]]
-        shapes = [tuple(parameter.shape) for parameter in in_muon if parameter.ndim != 2]
-        if shapes:
-            raise ValueError(f"Muon takes matrices only; one group holds parameters of shape {shapes[0]}.")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:

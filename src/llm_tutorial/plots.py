@@ -1,131 +1,399 @@
-"""Figures with alternative text: static, colour-blind safe, readable on light and dark pages."""
+"""Figures with alternative text: static, safe for color blindness, readable on light and dark pages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+import math
+import textwrap
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
 
-from matplotlib import rc_context
+import numpy as np
+import torch
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
+from numpy.typing import ArrayLike
 
 from llm_tutorial.decoding import Prediction
-from llm_tutorial.figures import STYLE, Figure, drawable, picture, text_width, wrapped
 
-__all__ = ["Figure", "bars", "lines", "panels", "prediction_bars"]
+__all__ = [
+    "Figure", "SurprisalText", "bars", "drawable", "heat_map", "heat_maps", "lines", "panels", "prediction_bars",
+    "surprisal_text", "token_names",
+]
 
-# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), which all kinds of colour vision tell apart; the lines
-# differ in dashes and markers too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-_DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D")
+FONT = "DejaVu Sans"  # comes with matplotlib
+STYLE = {
+    "font.family": FONT, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "text.parse_math": False,  # tokens may hold dollar signs
+}
+WIDTH = 7  # inches: 700 pixels, about the width of a notebook's output
+LETTERS = 12  # of 9 points that fit into an inch, on average
 
-
-@rc_context(STYLE)
-def bars(shares: Mapping[str, float], *, xlabel: str, caption: str, alt: str) -> Figure:
-    """Draw one horizontal bar per entry, labelled with its value, first entry on top.
-
-    Raises:
-        ValueError: there is nothing to draw.
-    """
-    if not shares:
-        raise ValueError("There is nothing to draw: give at least one bar.")
-    canvas, axes = _axes(height=0.9 + 0.38 * len(shares))
-    drawn = axes.barh(range(len(shares)), list(shares.values()), tick_label=[drawable(name) for name in shares],
-                      color=_COLOURS[0], height=0.7)
-    axes.bar_label(drawn, fmt="%.3f", padding=4)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.15 * max(shares.values()) or 1)
-    axes.set_xlabel(xlabel)
-    return picture(canvas, caption, alt)
+# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), which people with any kind of color vision can tell
+# apart; the lines differ in dashes and markers too.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00")
+DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (8, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+# ColorBrewer's YlGnBu (https://colorbrewer2.org), from light for little to dark for much: brightness alone carries the
+# order, for any kind of color vision and in print.
+MAP = colormaps["YlGnBu"].with_extremes(bad="white")
 
 
-def prediction_bars(predictions: Sequence[Prediction], *, caption: str) -> Figure:
-    """Draw the probability of each predicted token, most probable first.
+@dataclass(frozen=True)
+class Figure:
+    """A picture as PNG, and in words: ``alt`` with rounded numbers, ``text`` without those that may differ."""
 
-    Raises:
-        ValueError: there is nothing to draw.
-    """
-    if not predictions:
-        raise ValueError("There is nothing to draw: give at least one prediction.")
-    best = predictions[0]
-    alt = (f"Bar chart of the {len(predictions)} most probable tokens: "
-           f"{', '.join(repr(p.token.strip()) for p in predictions)}, in this order; the longest bar is "
-           f"{best.token.strip()!r}.")
+    png: bytes = field(repr=False)
+    alt: str
+    text: str
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": f"Figure: {self.text}"}
+        return data, {"image/png": {"alt": self.alt}}
+
+
+def bars(shares: Mapping[str, float], *, xlabel: str, title: str = "") -> Figure:
+    """Draw one horizontal bar per entry, labeled with its value, first entry on top."""
+    return panels({"": shares}, xlabel=xlabel, title=title)
+
+
+def prediction_bars(predictions: Sequence[Prediction], *, title: str = "") -> Figure:
+    """Draw the probability of each predicted token, most probable first."""
+    shares = (p.probability for p in predictions)
+    return bars(dict(zip(token_names(predictions), shares, strict=True)), xlabel="probability", title=title)
+
+
+def token_names(predictions: Sequence[Prediction]) -> list[str]:
+    """Return the tokens in quotes; parts of one character decode to the same text, so their ids tell them apart."""
     texts = [p.token for p in predictions]
-    # Parts of one character decode to the same text; their ids tell them apart.
-    shares = {f"{p.token!r} ({p.id})" if texts.count(p.token) > 1 else f"{p.token!r}": p.probability
-              for p in predictions}
-    return bars(shares, xlabel="probability", caption=caption, alt=alt)
+    return [f"{p.token!r} ({p.id})" if texts.count(p.token) > 1 else repr(p.token) for p in predictions]
 
 
-@rc_context(STYLE)
+@style.context(STYLE, after_reset=True)
+def panels(charts: Mapping[str, Mapping[str, float]], *, xlabel: str, title: str = "") -> Figure:
+    """Draw one chart of horizontal bars per entry, below each other on the same x-axis, each under its own title."""
+    if not charts or not all(charts.values()):
+        raise ValueError(f"There is nothing to draw in {dict(charts)}: give at least one bar for each chart.")
+    values = [value for shares in charts.values() for value in shares.values()]
+    labels = [[_cut(name, 32) for name in shares] for shares in charts.values()]
+    longest = max(len(label) for names in labels for label in names)
+    titles = [_wrapped(name, 74 - longest) for name in charts]  # above the bars
+    rows = [len(names) for names in labels]
+    inches = max(0.17, min(0.36 if len(charts) == 1 else 0.21, 6 / sum(rows)))  # for each row
+    above = sum(0.1 + 0.17 * (name.count("\n") + 1) if name else 0 for name in titles)
+    canvas = _canvas(WIDTH, 0.5 + inches * sum(rows) + 0.07 * len(charts) + above, title)
+    grid = canvas.subplots(len(charts), sharex=True, squeeze=False, gridspec_kw={"height_ratios": rows})[:, 0]
+    form, size = _format(values), min(10, 43 * inches)
+    for axes, name, names, shares in zip(grid, titles, labels, charts.values(), strict=True):
+        axes.bar_label(axes.barh(range(len(shares)), list(shares.values()), color=COLORS[0], height=0.7),
+                       fmt=form, padding=4, fontsize=size)
+        axes.set_yticks(range(len(shares)), names, fontsize=size)
+        axes.set_ylim(len(shares) - 0.5, -0.5)  # first entry on top
+        axes.set_title(name, loc="left", fontsize=9.5, weight="bold")
+        axes.grid(axis="x", alpha=0.3)
+    low, high = min(0, *values), max(0, *values)
+    grid[0].set_xlim(1.15 * low, 1.15 * high or 1)  # room for the numbers beside the bars
+    grid[-1].set_xlabel(drawable(xlabel))
+    bar_names, bar_values = [], []
+    for name, shares in charts.items():
+        head = f"{visible(name)}: " if name else ""
+        bar_names.append(f"{head}{_listed(shares)}.")
+        bar_values.append(head + _listed(f"{bar} {form.format(value)}" for bar, value in shares.items()) + ".")
+    return _figure(canvas, title, "Bar chart" if len(charts) == 1 else f"{len(charts)} bar charts",
+                   f"The bars show {visible(xlabel)}.", " ".join(bar_names), " ".join(bar_values))
+
+
+@style.context(STYLE, after_reset=True)
 def lines(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, xlabel: str, ylabel: str, caption: str, alt: str,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, xlabel: str, ylabel: str, title: str = "",
     logarithmic: bool = False,
 ) -> Figure:
     """Draw one line with markers per entry of ``curves``, a name with its x and y values.
 
-    Args:
-        logarithmic: equal distances are equal factors, of two on the x-axis and of ten on the y-axis; otherwise the
-            y-axis begins at zero.
-
-    Raises:
-        ValueError: there is nothing to draw, more curves than can be told apart, or a value that is not above zero on
-            a logarithmic axis.
+    The y-axis includes zero, unless both axes are ``logarithmic``: the x-axis in powers of 2, the y-axis of 10.
     """
-    if not 1 <= len(curves) <= len(_COLOURS):
-        raise ValueError(f"{len(curves)} curves were given: draw between 1 and {len(_COLOURS)}.")
-    if logarithmic and any(value <= 0 for x, y in curves.values() for value in (*x, *y)):
+    if not 1 <= len(curves) <= len(COLORS):
+        raise ValueError(f"{len(curves)} curves were given: draw between 1 and {len(COLORS)}.")
+    points = {name: (_numbers(x), _numbers(y)) for name, (x, y) in curves.items()}
+    all_x, all_y = (np.concatenate(values) for values in zip(*points.values(), strict=True))
+    if logarithmic and not (all_x > 0).all() & (all_y > 0).all():
         raise ValueError("A logarithmic axis has no place for values that are not above 0: leave them out.")
-    canvas, axes = _axes(height=3.4)
-    for (name, (x, y)), colour, dash, marker in zip(curves.items(), _COLOURS, _DASHES, _MARKERS, strict=False):
-        axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markersize=4, label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    canvas = _canvas(WIDTH, 3 + 0.2 * ((len(points) + 1) // 2), title)
+    axes = canvas.add_subplot()
+    for (x, y), color, dash, marker in zip(points.values(), COLORS, DASHES, MARKERS, strict=False):
+        axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, markevery=max(1, len(x) // 25))
+    axes.set(xlabel=drawable(xlabel), ylabel=drawable(ylabel))
     if logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_major_formatter("{x:,g}")
-    else:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter("{x:,g}")  # matplotlib's own is mathematics
+    elif not (all_y < 0).any():
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return picture(canvas, caption, alt)
+    canvas.legend(axes.get_lines(), [_wrapped(name, 40) for name in points], loc="outside lower center", ncols=2,
+                  frameon=False, fontsize=9, handlelength=3)
+    return _figure(canvas, title, "Line chart",
+                   f"x-axis: {visible(xlabel)}; y-axis: {visible(ylabel)}{'; logarithmic' if logarithmic else ''}.",
+                   f"Curves: {_listed(points)}.",
+                   " ".join(f"{visible(name)}: {_course(x, y)}." for name, (x, y) in points.items()))
 
 
-@rc_context(STYLE)
-def panels(charts: Mapping[str, Mapping[str, float]], *, xlabel: str, caption: str, alt: str) -> Figure:
-    """Draw one chart of horizontal bars per entry, below each other on the same x-axis, each under its title.
+@style.context(STYLE, after_reset=True)
+def heat_map(
+    values: ArrayLike | torch.Tensor, *, rows: Sequence[str], columns: Sequence[str], xlabel: str, ylabel: str,
+    title: str = "", cells: Sequence[Sequence[str]] | None = None, color_label: str = "",
+) -> Figure:
+    """Draw numbers of shape (rows, columns) as colors, those that are not finite white.
 
-    For instance how a prediction changes as context is removed: a text as title, tokens and probabilities as bars.
-
-    Raises:
-        ValueError: there is nothing to draw in one of the charts, or there is no chart.
+    ``cells`` are texts of the same shape, cut to fit; ``color_label`` says what the colors stand for, with its unit.
     """
-    if not charts or not all(charts.values()):
-        empty = "".join(f" in {title!r}" for title, shares in charts.items() if not shares)
-        raise ValueError(f"There is nothing to draw{empty}: give at least one chart, and at least one bar in each.")
-    font = FontProperties(size=11, weight="bold")
-    names = max(text_width(drawable(name), FontProperties(size=11)) for shares in charts.values() for name in shares)
-    titles = {title: wrapped(drawable(title), font, 6.7 - names) for title in charts}  # above the bars
-    # In inches; the space between the panels grows with the lines of the titles.
-    rows = [len(shares) for shares in charts.values()]
-    height = 0.9 + sum(0.25 * row + 0.25 for row in rows) + 0.2 * sum(text.count("\n") + 1 for text in titles.values())
-    canvas = Canvas(figsize=(7, height), layout="constrained")
-    grid = canvas.subplots(len(charts), sharex=True, squeeze=False, gridspec_kw={"height_ratios": rows})[:, 0]
-    for axes, (title, shares) in zip(grid, charts.items(), strict=True):
-        drawn = axes.barh(range(len(shares)), list(shares.values()), tick_label=[drawable(name) for name in shares],
-                          color=_COLOURS[0], height=0.7)
-        axes.bar_label(drawn, fmt="%.3f", padding=4, fontsize=10)
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_ylim(len(shares) - 0.5, -0.5)  # first entry on top, bars equally thick in all panels
-        axes.set_title(titles[title], fontproperties=font, loc="left")
-    grid[0].set_xlim(0, 1.15 * max(value for shares in charts.values() for value in shares.values()) or 1)
-    grid[-1].set_xlabel(xlabel)
-    return picture(canvas, caption, alt)
+    table = _table(values)
+    texts = [] if cells is None else [[drawable(text) for text in row] for row in cells]
+    for what, shape in (("labels", (len(rows), len(columns))), ("cells", np.shape(texts or table))):
+        if shape != table.shape:
+            raise ValueError(f"The values have the shape {table.shape}, the {what} {shape}: give as many.")
+    row_labels, column_labels = ([_cut(name, 24) for name in names] for names in (rows, columns))
+
+    # In letters: how many fit into a cell.  They can be somewhat smaller than the labels.
+    left = max(map(len, row_labels)) + 5
+    room = max(2, (WIDTH * LETTERS - left) / len(columns))
+    longest = max((len(text) for row in texts for text in row), default=0)
+    size = max(7, min(9, 9 * room / max(longest, 1)))
+    row_height = max(0.17, min(0.3, 6 / len(rows)))
+    label = max(map(len, column_labels))
+    angle = 0 if label <= room else 45 if room >= 3 else 90
+    below = 0.25 + label / LETTERS * math.sin(math.radians(angle))
+    canvas = _canvas((left + room * len(columns)) / LETTERS, row_height * len(rows) + below + 0.7, title)
+
+    axes = canvas.add_subplot()
+    scale = _scale(table)
+    axes.imshow(table, cmap=MAP, norm=scale, aspect="auto")
+    axes.set_xticks(range(len(columns)), column_labels, fontsize=9, rotation=angle, rotation_mode="anchor",
+                    ha="right" if angle else "center", va="center" if angle else "top")
+    axes.set_yticks(range(len(rows)), row_labels, fontsize=min(9, 50 * row_height))
+    axes.tick_params("x", pad=7 if angle else 4)
+    axes.set(xlabel=drawable(xlabel), ylabel=drawable(ylabel))
+    # White lines between the cells and no frame.
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    colors = MAP(scale(table))
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            axes.text(column, row, _cut(text, int(1.25 * room)), ha="center", va="center", fontsize=size,
+                      in_layout=False, color=_readable_on(colors[row, column]))
+    _draw_scale(canvas, axes, scale, color_label)
+
+    peaks = "; ".join(
+        f"{visible(rows[row])}: {visible(columns[best])} " + (f"with {visible(cells[row][best])!r} " if texts else "")
+        + _format(table.compressed()).format(table[row, best])
+        for row, best in enumerate(table.argmax(axis=1)) if table[row].count())
+    return _figure(canvas, title, f"Heat map of {len(rows)} rows and {len(columns)} columns",
+                   f"Rows ({visible(ylabel)}): {_listed(rows)}. Columns ({visible(xlabel)}): {_listed(columns)}.", "",
+                   f"{_range(table, color_label)} The largest of each row: {peaks}.")
 
 
-def _axes(height: float) -> tuple[Canvas, Axes]:
-    canvas = Canvas(figsize=(7, height), layout="constrained")
-    return canvas, canvas.add_subplot()
+@style.context(STYLE, after_reset=True)
+def heat_maps(
+    matrices: Mapping[str, ArrayLike | torch.Tensor], *, title: str = "", columns: int = 6, color_label: str = "",
+) -> Figure:
+    """Draw small tables of equal shape, each under its name, on one color scale; ``columns`` stand side by side."""
+    tables = {name: _table(matrix) for name, matrix in matrices.items()}
+    shapes = {table.shape for table in tables.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"{len(tables)} matrices of the shapes {sorted(shapes)} cannot be drawn: give at least one, "
+                         "all of the same shape.")
+    [(height, width)] = shapes
+    columns = min(columns, len(tables))
+    lines = math.ceil(len(tables) / columns)
+
+    # Each matrix has a place 1 wide and ``place`` high: title, matrix, and a gap at its right and below.
+    ratio = 0.9 * height / width
+    place = 0.25 + ratio + 0.1
+    inches = min(WIDTH / columns, 7 / (lines * place), 1.8)
+    size = min(9, 14 * inches, 110 * inches / max(len(drawable(name)) + 1 for name in tables))
+    canvas = _canvas(max(4.5, inches * columns), inches * place * lines + 0.65, title)
+    axes = canvas.add_subplot()
+    everything = np.ma.stack(list(tables.values()))
+    scale = _scale(everything)
+    for number, (name, table) in enumerate(tables.items()):
+        x, y = number % columns, number // columns * place + 0.25
+        axes.imshow(table, cmap=MAP, norm=scale, extent=(x, x + 0.9, y + ratio, y), interpolation="nearest")
+        axes.add_patch(Rectangle((x, y), 0.9, ratio, fill=False, edgecolor="0.6", linewidth=0.5))
+        axes.text(x + 0.45, y - 0.04, drawable(name), ha="center", va="bottom", fontsize=size, in_layout=False)
+    axes.set(xlim=(-0.02, columns), ylim=(lines * place, 0), aspect="equal")
+    axes.set_axis_off()
+    _draw_scale(canvas, axes, scale, color_label)
+    strongest = max(tables, key=lambda name: tables[name].max())
+    return _figure(canvas, title, f"{len(tables)} heat maps of {height} rows and {width} columns",
+                   f"{columns} side by side, from {visible(next(iter(tables)))} to {visible([*tables][-1])}.", "",
+                   f"{_range(everything, color_label)} The largest value is in {visible(strongest)}.")
+
+
+def drawable(text: object) -> str:
+    """Return the text with an escape such as ``\\u6f22`` for each character that is invisible or not in the font."""
+    font = get_font(findfont(FONT))
+    return "".join(c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode() for c in visible(text))
+
+
+def visible(text: object) -> str:
+    """Return the text with escapes for line breaks and other characters that leave no mark."""
+    return "".join(c if c == " " or c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def _wrapped(text: object, letters: int) -> str:
+    return textwrap.fill(drawable(text), letters)
+
+
+def _cut(text: object, letters: int) -> str:
+    text = drawable(text)
+    return text if len(text) <= letters else text[:letters - 1] + "…"
+
+
+def _canvas(width: float, height: float, title: str) -> Canvas:
+    """An empty picture of a size in inches, which the title above it makes higher."""
+    words = _wrapped(title, int(width * LETTERS))
+    above = 0.1 + 0.2 * (words.count("\n") + 1) if words else 0
+    canvas = Canvas(figsize=(width, height + above), layout="constrained")
+    if words:
+        canvas.suptitle(words, x=0.01, ha="left", fontsize=11.5)
+    return canvas
+
+
+def _figure(canvas: Canvas, title: str, kind: str, frame: str, names: str, values: str) -> Figure:
+    """The picture and its texts: kind, title and frame in both, then either the names or the values."""
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", metadata={"Software": None})
+    head = f"{kind}: {visible(title)}" if title else kind
+    head += f"{'' if head.endswith(('.', '?', '!', '…')) else '.'} {frame}"
+    return Figure(buffer.getvalue(), f"{head} {values}", f"{head} {names}".rstrip())
+
+
+def _numbers(values: ArrayLike | torch.Tensor) -> np.ndarray:
+    return np.asarray(values.detach().double().cpu() if isinstance(values, torch.Tensor) else values, dtype=float)
+
+
+def _table(values: ArrayLike | torch.Tensor) -> np.ma.MaskedArray:
+    """The values as float64 of shape (rows, columns), those that are not finite masked."""
+    table = np.ma.masked_invalid(_numbers(values))
+    if table.ndim != 2 or table.count() == 0:
+        raise ValueError(f"There is nothing to draw in values of shape {table.shape}: give at least one row and one "
+                         "column, and a finite number.")
+    return table
+
+
+def _scale(numbers: np.ma.MaskedArray) -> Normalize:
+    low, high = min(numbers.min(), 0), max(numbers.max(), 0)
+    return Normalize(low, high if high > low else 1)
+
+
+def _draw_scale(canvas: Canvas, axes: Axes, scale: Normalize, label: str) -> None:
+    """The colors with their numbers, above the drawing, where they take no room from the columns."""
+    bar = canvas.colorbar(ScalarMappable(scale, MAP), ax=axes, location="top", aspect=30, shrink=0.6, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label(drawable(label), fontsize=9)
+
+
+def _readable_on(color: Sequence[float]) -> str:
+    """Black or white, the one with the higher contrast to the color (WCAG 2.2: the two are equal at 0.179)."""
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    return "black" if np.dot(parts, (0.2126, 0.7152, 0.0722)) > 0.179 else "white"
+
+
+def _format(values: Iterable[float]) -> str:
+    """A format for the numbers of one chart: 0.123, 12.3 or 1,234, by the largest of them."""
+    largest = max(map(abs, values), default=0)
+    return "{:.3f}" if largest < 10 else "{:,.1f}" if largest < 1000 else "{:,.0f}"
+
+
+def _listed(names: Iterable[object]) -> str:
+    names = [visible(name) for name in names]
+    return "; ".join(names if len(names) <= 16 else [*names[:3], "…", names[-1]])
+
+
+def _course(x: np.ndarray, y: np.ndarray) -> str:
+    """First, lowest, highest and last value of a curve, each with its x."""
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    if not len(y):
+        return "no finite value"
+    form = _format(y)
+    places = {"first": 0, "lowest": y.argmin(), "highest": y.argmax(), "last": -1}
+    return ", ".join(f"{role} {form.format(y[i])} at {x[i]:,g}" for role, i in places.items())
+
+
+def _range(numbers: np.ma.MaskedArray, label: str) -> str:
+    form = _format(numbers.compressed())
+    return (f"The colors{f' ({visible(label)})' if label else ''} stand for {form.format(numbers.min())} to "
+            f"{form.format(numbers.max())}.")
+
+
+BOUNDS = 1, 2, 4, 8, 16  # each step begins at its number of bits
+RANGES = "below 1", "1 to 2", "2 to 4", "4 to 8", "8 to 16", "16 and more"
+# Background and text of each step, of YlGnBu, and of tokens without a number.
+STEPS = (
+    ("#ffffcc", "#000000"), ("#c7e9b4", "#000000"), ("#7fcdbb", "#000000"), ("#41b6c4", "#000000"),
+    ("#2c7fb8", "#000000"), ("#253494", "#ffffff"), ("#ffffff", "#000000"),
+)
+
+
+@dataclass(frozen=True)
+class SurprisalText:
+    """Tokens on colored ground, each above its bits; in plain text, the bits in parentheses."""
+
+    html: str
+    text: str
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/html": self.html, "text/plain": self.text}
+
+
+def surprisal_text(pairs: Sequence[tuple[str, float | None]], *, title: str = "") -> SurprisalText:
+    """Return tokens and their bits, as ``token_surprisals`` or ``pseudo_surprisals`` give them, as colored text.
+
+    It is readable in a dark theme; where all styles are removed, as on GitHub, the numbers remain.
+    """
+    if wrong := [pair for pair in pairs if pair[1] is not None and not pair[1] >= 0]:
+        raise ValueError(f"The token {wrong[0][0]!r} has {wrong[0][1]} bits: a surprisal is 0 or more.")
+    # A space where no token begins with one, as in BERT, to keep words apart without styles.
+    gap = "" if any(token.startswith(" ") for token, _ in pairs) else " "
+    boxes, words = [], []
+    for token, bits in pairs:
+        shown = visible(token.replace("\n", "↵").replace("\t", "⇥")) if token.strip(" ") else "␣" * len(token) or "∅"
+        number = "–" if bits is None else f"{bits:.1f}"
+        step = len(STEPS) - 1 if bits is None else bisect_right(BOUNDS, round(bits, 1))  # of the number as it is shown
+        boxes.append(_box(shown, step, number) + gap + ("<br>" if "\n" in token else ""))
+        words.append(f"{shown}({number})")
+    legend = ", ".join(_box(name, step) for step, name in enumerate(RANGES))
+    parts = " � is a part of a character." if any("�" in token for token, _ in pairs) else ""
+    return SurprisalText(
+        f'<div style="font-size:14px"><div><b>{escape(title)}</b></div>'
+        f'<div style="line-height:1.3;margin:2px 0 6px 0">{"".join(boxes)}</div>'
+        f"<small>Bits of surprisal: {legend}. One bit more halves the probability.{parts}</small></div>",
+        (f"{title}: " if title else "") + gap.join(words))
+
+
+def _box(text: str, step: int, number: str = "") -> str:
+    """HTML of one token: colored, underlined, with its number below."""
+    background, color = STEPS[step]
+    line = step % (len(STEPS) - 1)  # 0 to 5 pixels
+    outer = ("display:inline-block;text-align:center;margin:1px;padding:1px 2px;"
+             f"vertical-align:{'top' if number else 'baseline'};background-color:{background};color:{color}")
+    inner = (f"display:block;white-space:pre;border-bottom:{line}px solid {color};"
+             f"margin-bottom:{len(BOUNDS) - line}px")  # so that all are equally high
+    below = "display:block;position:static;font-size:10px;line-height:1.3"  # notebooks shift <sub> down
+    return (f'<span style="{outer}"><span style="{inner}">{escape(text)}</span>'
+            + (f'<sub style="{below}">{number}</sub>' if number else "") + "</span>")

@@ -1,16 +1,23 @@
-"""Pre-training a GPT-2 from scratch: tokenizer, configuration, arguments and Trainer of a preset."""
+"""Pre-train a GPT-2 from scratch: presets, tokenizer, configuration, arguments, Trainer."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from transformers import (
-    DataCollatorForLanguageModeling,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerBase,
@@ -18,75 +25,118 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
-from llm_tutorial.callbacks import FiniteLoss, StopWhenRecited
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
 from llm_tutorial.device import Device, pick_device
+from llm_tutorial.evaluation import recited_share
 from llm_tutorial.optimizers import MuonAdamW, muon_parameter_groups
-from llm_tutorial.presets import Preset, pick_preset
-from llm_tutorial.resuming import CheckpointGuard, run_configuration
 
-__all__ = ["build_trainer", "gpt2_config", "new_model", "preset_tokenizer", "training_arguments"]
+__all__ = [
+    "PRESETS", "FiniteLoss", "Preset", "StopWhenRecited", "build_trainer", "gpt2_config", "new_model",
+    "newest_checkpoint", "pick_preset", "preset_tokenizer", "training_arguments",
+]
 
-WATCHED_CHUNKS = 32
+_WATCHED_CHUNKS = 32  # for the validation loss during the training
+# The training arguments that change the weights.
+_DECISIVE = (
+    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay",
+    "max_grad_norm", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "bf16", "fp16",
+    "seed", "data_seed",
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One recipe: how large the model is and how it is trained.
+
+    Attributes:
+        vocabulary: entries of a tokenizer trained on the texts themselves; None for GPT-2's own 50,257.
+        muon_lr: Muon's learning rate for the matrices inside the blocks; None trains everything with AdamW.
+        embedding_std: standard deviation of the embeddings before training; None leaves GPT-2's 0.02.
+        activation, attention: the library's names; they change how a step is computed, not the result.
+        dropout: GPT-2's default of 0.1 works against memorization.
+        max_steps: stop after this many steps; None trains all ``epochs``.
+        stop_at: stop earlier once this share of the training chunks is recited; None never checks.
+    """
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    batch: int
+    epochs: int
+    learning_rate: float
+    vocabulary: int | None = None
+    muon_lr: float | None = None
+    embedding_std: float | None = None
+    activation: str = "gelu_new"
+    attention: str = "sdpa"
+    dropout: float = 0.0
+    warmup: float = 0.05
+    context_length: int = 128
+    max_steps: int | None = None
+    stop_at: float | None = None
+
+
+# 50 documents by heart in half a minute on two cores: a small model, and few steps that go far.
+_CPU = Preset(
+    "cpu", layers=2, width=256, heads=4, vocabulary=4096, embedding_std=0.1, activation="gelu_pytorch_tanh",
+    attention="eager", batch=16, epochs=7, learning_rate=1e-2, muon_lr=2e-2, stop_at=0.95)
+PRESETS = {preset.name: preset for preset in (
+    _CPU,
+    # The full GPT-2 (124 M parameters) with the library's optimizer.
+    Preset("cuda", layers=12, width=768, heads=12, batch=8, epochs=100, learning_rate=1e-4, stop_at=0.95),
+    replace(_CPU, name="mps"),
+    # For tests: it only has to run.
+    Preset("smoke", layers=2, width=64, heads=2, vocabulary=512, batch=4, epochs=1, learning_rate=2e-3, muon_lr=5e-3,
+           max_steps=20),
+)}
+
+
+def pick_preset(preset: str | Preset | Device) -> Preset:
+    """Return the preset of this name, or the one made for this device; a ``Preset`` is returned as it is.
+
+    Raises:
+        ValueError: there is no preset of this name.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    name = preset if isinstance(preset, str) else preset.name
+    if name not in PRESETS:
+        raise ValueError(f"Unknown preset {name!r}: use one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
 
 
 def preset_tokenizer(preset: str | Preset, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     """Return GPT-2's tokenizer, or a smaller byte-level BPE trained on ``texts`` where the preset wants one.
 
     Byte-level BPE (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners") starts from the 256
-    bytes, so even the smallest vocabulary encodes any text.
-
-    Raises:
-        ValueError: unknown preset, a vocabulary below the 257 entries that all texts need, or texts too few for it.
+    bytes, so even the smallest vocabulary encodes any text. Very little text gives fewer entries than the preset wants.
     """
     preset = pick_preset(preset)
     tokenizer = load_gpt2_tokenizer()
     if preset.vocabulary is not None:
         tokenizer = tokenizer.train_new_from_iterator(list(texts), preset.vocabulary, show_progress=False)
-        if len(tokenizer) > preset.vocabulary:
-            raise ValueError(f"vocabulary={preset.vocabulary} is too small: the 256 bytes and the end-of-text token "
-                             f"alone make {len(tokenizer)} entries.")
-        if len(tokenizer) < preset.vocabulary:
-            raise ValueError(f"The texts give only {len(tokenizer):,} of the {preset.vocabulary:,} entries that the "
-                             f"preset {preset.name!r} wants: add texts.")
     tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def gpt2_config(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT2Config:
-    """Return the configuration of an untrained GPT-2 of the preset's size.
-
-    Raises:
-        ValueError: unknown preset.
-    """
+    """Return the configuration of an untrained GPT-2 of the preset's size."""
     preset = pick_preset(preset)
     return GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=preset.context_length,
-        n_embd=preset.width,
-        n_layer=preset.layers,
-        n_head=preset.heads,
-        activation_function=preset.activation,
-        attn_implementation=preset.attention,
-        resid_pdrop=preset.dropout,
-        embd_pdrop=preset.dropout,
-        attn_pdrop=preset.dropout,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
-    )
+        vocab_size=len(tokenizer), n_positions=preset.context_length,
+        n_embd=preset.width, n_layer=preset.layers, n_head=preset.heads,
+        activation_function=preset.activation, attn_implementation=preset.attention,
+        resid_pdrop=preset.dropout, embd_pdrop=preset.dropout, attn_pdrop=preset.dropout,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
 
 
 def new_model(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
-    """Return an untrained GPT-2 of the preset's size, with random weights; seed before, to have the same again.
+    """Return an untrained GPT-2 of the preset's size, with random weights; set the seed before to get the same again.
 
-    Small models learn tokens by heart sooner when the embeddings of tokens and positions differ more from the start
-    than GPT-2's do.
-
-    Raises:
-        ValueError: unknown preset.
+    Small models memorize tokens sooner when the embeddings of tokens and positions differ more from the start than
+    GPT-2's do.
     """
     preset = pick_preset(preset)
     model = GPT2LMHeadModel(gpt2_config(preset, tokenizer))
@@ -103,13 +153,9 @@ def training_arguments(
 
     Args:
         device: the device to train on; by default the one ``pick_device()`` picks.
-        overrides: any field of ``TrainingArguments``; it goes before the preset.
-
-    Raises:
-        ValueError: unknown preset.
-        TypeError: an override is no field of ``TrainingArguments``.
+        overrides: any fields of ``TrainingArguments``, instead of the preset's values.
     """
-    preset = pick_preset(preset)
+    preset, device = pick_preset(preset), device or pick_device()
     arguments: dict[str, Any] = {
         "output_dir": str(output_dir),
         "num_train_epochs": preset.epochs,
@@ -127,7 +173,11 @@ def training_arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
-    return TrainingArguments(**(arguments | _device_arguments(device or pick_device()) | overrides))
+    if device.name == "cpu":
+        arguments |= {"use_cpu": True, "bf16": device.bf16}
+    elif device.name == "cuda":  # tf32 exists from compute capability 8 on, as fast bf16 does
+        arguments |= {"bf16": device.bf16, "fp16": device.fp16, "tf32": device.bf16, "optim": "adamw_torch_fused"}
+    return TrainingArguments(**(arguments | overrides))
 
 
 def build_trainer(
@@ -139,34 +189,33 @@ def build_trainer(
     preset: str | Preset,
     callbacks: Iterable[TrainerCallback] = (),
     collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] | None = None,
-    record: Mapping[str, Any] | None = None,
-    watched: int | None = WATCHED_CHUNKS,
 ) -> Trainer:
-    """Return a Trainer for ``datasets["train"]`` and ``datasets["valid"]`` with the preset's optimiser.
+    """Return a Trainer for ``datasets["train"]`` and ``datasets["valid"]`` with the preset's optimizer.
 
-    While it trains, the validation loss is taken on a few chunks spread over ``datasets["valid"]``.  It stops when
-    the preset's share of the training chunks is recited, and raises FloatingPointError at the first step that makes
-    weights or losses infinite or NaN.  If ``arguments`` save checkpoints, each gets a manifest, and ``train()`` raises
-    ValueError where the output folder belongs to another run: see ``llm_tutorial.resuming``.
+    During the training, the validation loss is taken on 32 chunks spread over ``datasets["valid"]``. The training
+    stops when the preset's share of the training chunks is recited, and with FloatingPointError when weights or losses
+    become infinite or NaN. If ``arguments`` save checkpoints, the output folder is kept to one run.
 
     Args:
-        datasets: chunks, ``input_ids``; those to train on may be a stream, which is not checked in advance.
-        collator: makes a batch of chunks; by default the library's for language models, which leaves padding, and so
-            the end-of-text token, out of the labels.
-        record: what else decides where the run ends, such as how a stream is read.
-        watched: take the validation loss on no more than so many chunks; None takes all.
+        datasets: rows of ``input_ids``; the training chunks may be a stream, which is not checked in advance.
+        collator: makes a batch of rows; by default the library's plain one if the rows have ``labels``, else the one
+            for language models, which leaves padding, and so the end-of-text token, out of the labels.
 
     Raises:
-        ValueError: unknown preset, no training chunk, chunks longer than the model's positions, token ids beyond
-            the model's vocabulary, or a preset with ``stop_at`` and a stream, of which nobody can say what share is
-            recited.
+        ValueError: chunks that the model cannot read, ``stop_at`` with a stream, checkpoints of a different run in the
+            output folder, or several GPUs in one process.
     """
     preset = pick_preset(preset)
-    streamed = isinstance(datasets.get("train"), IterableDataset)
+    train, valid = datasets["train"], datasets["valid"]
+    streamed = isinstance(train, IterableDataset)
     if streamed and preset.stop_at is not None:
         raise ValueError(f"stop_at={preset.stop_at} needs training chunks that can be counted, and a stream has no "
                          "end: set stop_at to None.")
-    _check_chunks(model, datasets, ("valid",) if streamed else ("train", "valid"))
+    if arguments.n_gpu > 1:
+        raise ValueError(f"One process with {arguments.n_gpu} GPUs multiplies the batch by {arguments.n_gpu}. Set "
+                         "CUDA_VISIBLE_DEVICES=0 before Python starts, or start one process per GPU with torchrun.")
+    for split in ("valid",) if streamed else ("train", "valid"):
+        _check_chunks(model, split, datasets[split]["input_ids"][:])
     # Without it the Trainer counts one position too many per row and reports losses that are too low.
     model.loss_type = "ForCausalLM"
     optimizer = None
@@ -174,12 +223,16 @@ def build_trainer(
         groups = muon_parameter_groups(model, muon_lr=preset.muon_lr, adamw_lr=arguments.learning_rate,
                                        weight_decay=arguments.weight_decay)
         optimizer = MuonAdamW(groups, bf16=arguments.bf16)
+    if collator is None and "labels" in (train.column_names or ()):
+        collator = transformers.default_data_collator
+    elif collator is None:
+        collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
     trainer = Trainer(
         model=model,
         args=arguments,
-        data_collator=collator or DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        train_dataset=datasets["train"],
-        eval_dataset=_spread(datasets["valid"], watched or len(datasets["valid"])),
+        data_collator=collator,
+        train_dataset=train,
+        eval_dataset=valid.select(range(0, len(valid), math.ceil(len(valid) / _WATCHED_CHUNKS))),
         processing_class=tokenizer,
         compute_loss_func=_loss_of(model),
         optimizers=(optimizer, None),
@@ -187,60 +240,163 @@ def build_trainer(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     if preset.stop_at is not None:
-        trainer.add_callback(StopWhenRecited(datasets["train"]["input_ids"][:], preset.stop_at))
+        trainer.add_callback(StopWhenRecited(train["input_ids"][:], preset.stop_at))
     trainer.add_callback(FiniteLoss())
     if arguments.save_strategy != "no":
-        configuration = run_configuration(model, arguments, datasets, tokenizer, optimizer)
-        trainer.add_callback(CheckpointGuard(configuration | dict(record or {})))
+        guard = _RunFolder(Path(arguments.output_dir), _run_facts(preset, arguments, datasets, tokenizer))
+        guard.check()  # before the Trainer loads weights from there, which need not even fit
+        trainer.add_callback(guard)
     return trainer
 
 
-def _loss_of(model: GPT2LMHeadModel) -> Callable[..., torch.Tensor]:
-    """The model's own loss, taken outside its ``forward``.
+def _check_chunks(model: GPT2LMHeadModel, split: str, rows: Sequence[Sequence[int]]) -> None:
+    """Refuse what would otherwise be an index error inside a kernel."""
+    if not rows:
+        raise ValueError(f"There is no {split!r} chunk: give texts longer than the context length.")
+    longest, largest = max(map(len, rows)), max(map(max, rows))
+    if longest > model.config.n_positions:
+        raise ValueError(f"A {split!r} chunk has {longest} tokens, but the model has {model.config.n_positions} "
+                         "positions: chunk with a shorter context_length, or raise n_positions.")
+    if largest >= model.config.vocab_size:
+        raise ValueError(f"A {split!r} chunk has token id {largest}, but the model's vocabulary has "
+                         f"{model.config.vocab_size:,} entries: use the same tokenizer for both.")
 
-    The loss converts half-precision logits to float32, and accelerate so converts all that ``forward`` returns.  Taken
-    within ``forward``, the loss would have a copy of its own of what is by far the largest tensor of a step.
-    """
-    def loss(
-        outputs: CausalLMOutputWithCrossAttentions, labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+
+def _loss_of(model: GPT2LMHeadModel) -> Callable[..., torch.Tensor]:
+    """Return the model's own loss, to be taken outside ``forward``: inside, bf16 logits become float32 twice."""
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         return model.loss_function(logits=outputs.logits, labels=labels, vocab_size=model.config.vocab_size,
                                    num_items_in_batch=num_items_in_batch)
 
     return loss
 
 
-def _device_arguments(device: Device) -> dict[str, Any]:
-    if device.name == "cpu":
-        return {"use_cpu": True, "bf16": device.bf16}
-    if device.name == "cuda":
-        # tf32 exists from compute capability 8 on, as fast bf16 does; the batch is halved until it fits into memory.
-        return {"bf16": device.bf16, "fp16": device.fp16, "tf32": device.bf16, "optim": "adamw_torch_fused",
-                "auto_find_batch_size": True}
-    return {}
+def newest_checkpoint(folder: str | os.PathLike[str]) -> str | None:
+    """Return the newest whole checkpoint in ``folder`` for ``train(resume_from_checkpoint=...)``, or None.
+
+    The Trainer writes ``trainer_state.json`` last, so a checkpoint without it, or with a part of it, is not whole.
+    """
+    found: dict[int, str] = {}
+    for file in Path(folder).glob("checkpoint-*/trainer_state.json"):
+        with contextlib.suppress(ValueError):  # cut short
+            found[json.loads(file.read_text(encoding="utf-8"))["global_step"]] = str(file.parent)
+    return found[max(found)] if found else None
 
 
-def _spread(chunks: Dataset, at_most: int) -> Dataset:
-    """At most so many of the chunks, evenly spaced."""
-    step = -(-len(chunks) // at_most)
-    return chunks.select(range(0, len(chunks), step))
+def _run_facts(
+    preset: Preset, arguments: TrainingArguments, datasets: Mapping[str, Dataset | IterableDataset],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, Any]:
+    """Return what decides where a run ends, as it reads back from JSON."""
+    def digest(chunks: Dataset) -> str:
+        return hashlib.sha256(b"".join(np.asarray(row, "<i4").tobytes() for row in chunks["input_ids"][:])).hexdigest()
+
+    streamed = isinstance(datasets["train"], IterableDataset)
+    facts = asdict(preset) | {name: getattr(arguments, name) for name in _DECISIVE} | {
+        "batch": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
+        # A stream is not read in advance. Each process reads its own share of it.
+        "training_chunks": f"stream, {arguments.world_size} readers" if streamed else digest(datasets["train"]),
+        "validation_chunks": digest(datasets["valid"]),
+        "tokenizer": hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest(),
+    }
+    del facts["name"]
+    return json.loads(json.dumps(facts))
 
 
-def _check_chunks(
-    model: GPT2LMHeadModel, datasets: Mapping[str, Dataset | IterableDataset], splits: Iterable[str]
-) -> None:
-    for split in splits:
-        if split not in datasets or len(datasets[split]) == 0:
-            raise ValueError(f"There is no {split!r} chunk: give texts longer than the context length.")
-        if "input_ids" not in datasets[split].column_names:
-            raise ValueError(f"{split!r} has the columns {datasets[split].column_names}, but no 'input_ids': "
-                             "chunk the texts first, with chunked_dataset.")
-        longest = max(map(len, datasets[split]["input_ids"]))
-        if longest > model.config.n_positions:
-            raise ValueError(f"A {split!r} chunk has {longest} tokens, but the model has {model.config.n_positions} "
-                             "positions: chunk with a shorter context_length, or raise n_positions.")
-        largest = max(map(max, datasets[split]["input_ids"]))
-        if largest >= model.config.vocab_size:
-            raise ValueError(f"A {split!r} chunk has token id {largest}, but the model's vocabulary has "
-                             f"{model.config.vocab_size:,} entries: use the same tokenizer for both.")
+class _RunFolder(TrainerCallback):
+    """Keep an output folder to one run; ``run.json`` in it holds what decides where that run ends."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        self.folder, self.facts = folder, facts
+
+    def check(self) -> None:
+        """Raise ValueError if the checkpoints in the folder are those of a different run."""
+        if newest_checkpoint(self.folder) is None:
+            return
+        record = self.folder / "run.json"
+        there = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        different = [f"{key} is {there.get(key)!s:.12} there and {self.facts.get(key)!s:.12} here"
+                     for key in sorted(there.keys() | self.facts.keys()) if there.get(key) != self.facts.get(key)]
+        if different:
+            raise ValueError(f"{self.folder} belongs to a different run: {'; '.join(different[:4])}. Choose another "
+                             "output_dir, or delete that folder if nothing in it is needed.")
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        """Write ``run.json``, or raise ValueError where checkpoints would be overwritten or processes differ."""
+        self.check()
+        newest = newest_checkpoint(self.folder)
+        if newest is not None and int(newest.rpartition("-")[2]) > state.global_step:
+            raise ValueError(f"{newest} is beyond step {state.global_step}, where this training begins. Give train() "
+                             f"resume_from_checkpoint=newest_checkpoint({args.output_dir!r}), or choose another "
+                             "output_dir.")
+        if any(facts != self.facts for facts in gather_object([self.facts])):
+            raise ValueError("The processes of this run have different data or recipes. Give all of them the same "
+                             "arguments and files, and LLM_TUTORIAL_SOURCE=hub or offline.")
+        if newest is None and state.is_world_process_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "run.json").write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        """Log with every checkpoint, which does not hold the mean loss since the last log."""
+        control.should_log |= control.should_save
+
+    on_epoch_end = on_step_end
+
+
+class StopWhenRecited(TrainerCallback):
+    """End the training once the model continues this share of its training chunks word for word.
+
+    A check costs a forward pass over the first 31 tokens of every chunk. So it is made only when a loss is logged, and
+    only once that loss is below ``loss_below``: above one nat per token, hardly any run of 16 tokens is right.
+
+    Args:
+        chunks: token ids of the training chunks, at least 32 in each.
+        share: share of the 16 -> 16 token continuations that must be exact, from 0 to 1.
+
+    Attributes:
+        shares: (step, share recited) for each check.
+    """
+
+    def __init__(self, chunks: Sequence[Sequence[int]], share: float = 0.95, *, loss_below: float = 1.0) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"stop_at={share} is not a share: give a number above 0 and at most 1, such as 0.95.")
+        self.chunks, self.share, self.loss_below = chunks, share, loss_below
+        self.shares: list[tuple[int, float]] = []
+
+    def on_log(self, args, state, control, logs=None, model=None, **_) -> None:
+        """Check, and ask the Trainer to stop."""
+        if logs.get("loss", self.loss_below) < self.loss_below:
+            self.shares.append((state.global_step, recited_share(model, self.chunks)))
+            if self.shares[-1][1] >= self.share:
+                control.should_training_stop = True
+
+
+class FiniteLoss(TrainerCallback):
+    """Stop a training with FloatingPointError when its weights or losses are not finite.
+
+    Weights rather than gradients: with fp16 a step with infinite gradients is skipped and does no harm. After each
+    step it looks at the last norm alone, which a NaN loss of a single token reaches, and before a checkpoint at all
+    weights.
+    """
+
+    def on_step_end(self, args, state, control, model=None, **_) -> None:
+        """Raise FloatingPointError if weights are not finite."""
+        weights = list(model.parameters())
+        if not control.should_save:
+            weights = [weight for weight in weights if weight.ndim == 1][-1:]
+        if not all(weight.isfinite().all() for weight in weights):
+            self._stop("A weight", args, state)
+
+    on_epoch_end = on_step_end
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        """Raise FloatingPointError if a logged loss is not finite."""
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                self._stop(f"{name}={logs[name]}", args, state)
+
+    def _stop(self, what: str, args: TrainingArguments, state: transformers.TrainerState) -> None:
+        raise FloatingPointError(
+            f"{what} is not finite at step {state.global_step} of {state.max_steps}. The learning rate is probably too "
+            f"high: set learning_rate (now {args.learning_rate:g}), and muon_lr if the preset has one, to a third, and "
+            f"train in another output_dir. Checkpoints in {args.output_dir} are from before this step.")

@@ -1,4 +1,4 @@
-"""Tokenizers side by side: Hugging Face's and SentencePiece's, whose calls differ, cut and counted in the same way."""
+"""Tokenizers side by side: Hugging Face's and SentencePiece's have different calls, but give the same tables here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AnyTokenizer = PreTrainedTokenizerBase | SentencePieceProcessor
 
 
 def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
-    """Return the ids of ``text``, without a frame such as BERT's ``[CLS]`` and ``[SEP]``."""
+    """Return the ids of ``text``, without added tokens such as BERT's ``[CLS]`` and ``[SEP]``."""
     if isinstance(tokenizer, SentencePieceProcessor):
         return tokenizer.encode(text)
     return tokenizer.encode(text, add_special_tokens=False)
@@ -24,7 +24,7 @@ def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
 def pieces(tokenizer: AnyTokenizer, text: str) -> list[str]:
     """Return the pieces of ``text`` as the vocabulary writes them, such as ``Ġthe``, ``##ing`` or ``▁a``.
 
-    SentencePiece gives an unknown piece as it stands in the text, the others as their unknown token.
+    SentencePiece returns unknown pieces as they are in the text, the others return their unknown token.
     """
     if isinstance(tokenizer, SentencePieceProcessor):
         return tokenizer.encode(text, out_type=str)
@@ -32,7 +32,7 @@ def pieces(tokenizer: AnyTokenizer, text: str) -> list[str]:
 
 
 def cut_table(tokenizer: AnyTokenizer, texts: Mapping[str, str]) -> pd.DataFrame:
-    """Return for each named text its pieces, their number, and what decoding gives back if it is not the text."""
+    """Return for each named text its pieces, their number, and the decoded text if it differs."""
     rows = []
     for text in texts.values():
         cut, again = pieces(tokenizer, text), tokenizer.decode(encode(tokenizer, text))
@@ -40,9 +40,7 @@ def cut_table(tokenizer: AnyTokenizer, texts: Mapping[str, str]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["pieces", "count", "decoded again"], index=list(texts))
 
 
-def token_counts(
-    tokenizers: Mapping[object, AnyTokenizer], texts: Mapping[str, Iterable[str]]
-) -> pd.DataFrame:
+def token_counts(tokenizers: Mapping[object, AnyTokenizer], texts: Mapping[str, Iterable[str]]) -> pd.DataFrame:
     """Return how many tokens each tokenizer (row) needs for each collection of texts (column)."""
     collections = {name: list(collection) for name, collection in texts.items()}
     return pd.DataFrame({
@@ -63,13 +61,13 @@ def text_sizes(texts: Mapping[str, Iterable[str]]) -> pd.DataFrame:
 
 
 def merge_list(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
-    """Return the merges of a byte-pair encoding, first learnt first.
+    """Return the merges of a byte-pair encoding, in the order learned.
 
     Raises:
-        ValueError: the tokenizer is no byte-pair encoding.
+        ValueError: the tokenizer is not a byte-pair encoding.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     if model["type"] != "BPE":
-        raise ValueError(f"{type(tokenizer).__name__} is of the kind {model['type']}, which has no merges: "
+        raise ValueError(f"{type(tokenizer).__name__} has a model of type {model['type']}, which has no merges: "
                          "give a byte-pair encoding such as GPT-2's.")
     return [tuple(pair) for pair in model["merges"]]

@@ -16,22 +16,17 @@ REMEDY = ("No Chromium is on the path. Install it (Debian and Ubuntu: apt-get in
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """The path of a Chromium; without one the tests are skipped, but fail where CI=true."""
-    found = os.environ.get("LLM_TUTORIAL_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None and os.environ.get("CI", "").lower() in ("1", "true"):
+def browser():
+    """A Chromium that looks up no name; without one the tests are skipped, but fail where CI=true."""
+    path = os.environ.get("LLM_TUTORIAL_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None and os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(REMEDY, pytrace=False)
-    if found is None:
+    if path is None:
         pytest.skip(REMEDY)
-    return found
-
-
-@pytest.fixture(scope="session")
-def browser(chromium):
-    # Root, as in a container, has no sandbox; nothing but the notebooks is opened, and no name is looked up.
+    # Root, as in a container, has no sandbox; nothing but the notebooks is opened.
     options = ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        browser = playwright.chromium.launch(executable_path=path, args=options)
         yield browser
         browser.close()
 
@@ -40,7 +35,7 @@ def browser(chromium):
 def lab(browser, tmp_path_factory):  # noqa: ARG001  # without a browser there is no need for it
     """A JupyterLab on a copy of the folder of notebooks, so that nothing in the checkout changes."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
-    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("build", "saved", ".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("build", ".ipynb_checkpoints"))
     with running_lab(folder, tmp_path_factory.mktemp("jupyter")) as server:
         yield server
 

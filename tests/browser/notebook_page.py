@@ -20,7 +20,6 @@ OPEN_SECONDS = 120  # to load JupyterLab and to start a kernel, on a busy machin
 WIDGET_SECONDS = 30  # for a widget to appear, and for a picture to follow a control
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 OUTPUT = ".jp-OutputArea-output"
-BAD_WIDGETS = ("Error displaying widget", "Loading widget")
 READY = """() => {
     const panel = window.jupyterapp?.shell.currentWidget;
     return panel?.context?.isReady && panel.sessionContext.session?.kernel?.status === "idle";
@@ -45,49 +44,36 @@ BROKEN_PICTURES = """() => [...document.querySelectorAll(".jp-OutputArea-output 
 
 
 class NotebookPage:
-    """One notebook of a server's folder in a browser's page.
-
-    Args:
-        page: a new page of the browser; it is used for this notebook only.
-        server: the JupyterLab.
-        name: the notebook's path in the server's folder.
-    """
+    """One notebook of a server's folder, ``name``, in a new page of a browser."""
 
     def __init__(self, page: Page, server: LabServer, name: str) -> None:
-        self.page, self._server, self._name = page, server, name
-        self._strangers: list[str] = []
-        self._exceptions: list[str] = []
+        self.page, self._server, self._path = page, server, server.folder / name
+        self._found: list[str] = []
         page.on("request", self._note_request)
-        page.on("pageerror", lambda error: self._exceptions.append(f"JavaScript: {error}"))
+        page.on("pageerror", lambda error: self._found.append(f"JavaScript: {error}"))
+
+    def open(self) -> None:
+        """Open the notebook as it is stored."""
+        self.page.goto(self._server.page_of(self._path.name), timeout=OPEN_SECONDS * 1000)
+        self._wait(READY, OPEN_SECONDS, "has no kernel at rest")
 
     def run(self, seconds: float) -> None:
-        """Open the notebook, run all its cells, and save it; raises AssertionError where one of them takes too long.
-
-        Outputs and counts that it came with are removed first, so that what is found in it was made here.
-        """
-        self._remove_outputs()
-        self.page.goto(self._server.page_of(self._name), timeout=OPEN_SECONDS * 1000)
-        self._wait(READY, OPEN_SECONDS, "has no kernel at rest")
+        """Open the notebook without the outputs it came with, run all its cells, and save it."""
+        notebook, _ = ClearOutputPreprocessor().preprocess(nbformat.read(self._path, as_version=4), {})
+        nbformat.write(notebook, self._path)
+        self.open()
         self.page.evaluate(RUN_ALL)
         self._wait(AT_REST, seconds, "is still running")
         self.page.evaluate(SAVE)
 
     def faults(self) -> list[str]:
         """Return what a reader would call wrong, a line each: errors, cells not run, dead widgets, requests."""
-        ended = self.page.evaluate("() => window.allCells")
-        return [*([] if ended == "run" else [f"run all cells: {ended}"]),
-                *self._cell_faults(), *self._widget_faults(), *self._exceptions,
-                *(f"picture that does not load: {name}" for name in self.page.evaluate(BROKEN_PICTURES)),
-                *(f"request to the network: {url}" for url in dict.fromkeys(self._strangers))]
+        broken = [f"picture that does not load: {name}" for name in self.page.evaluate(BROKEN_PICTURES)]
+        return [*self._cell_faults(), *self._widget_faults(), *broken, *dict.fromkeys(self._found)]
 
     def widgets(self) -> list[Locator]:
         """Return the outputs that are widgets, in their order."""
-        outputs = self.page.locator(f"{OUTPUT}:has(.jupyter-widgets)")
-        return [outputs.nth(index) for index in range(outputs.count())]
-
-    def cells(self) -> list[dict]:
-        """Return the cells as they are saved."""
-        return json.loads((self._server.folder / self._name).read_text(encoding="utf-8"))["cells"]
+        return self.page.locator(f"{OUTPUT}:has(.jupyter-widgets)").all()
 
     def screenshot(self, path: Path, at: Locator | None = None) -> None:
         """Store what the window shows, with one output in its middle, or else the last picture."""
@@ -98,25 +84,21 @@ class NotebookPage:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
 
-    def _remove_outputs(self) -> None:
-        path = self._server.folder / self._name
-        notebook, _ = ClearOutputPreprocessor().preprocess(nbformat.read(path, as_version=4), {})
-        nbformat.write(notebook, path)
-
     def _wait(self, condition: str, seconds: float, problem: str) -> None:
         try:
             self.page.wait_for_function(condition, timeout=seconds * 1000, polling=250)
         except Waited as error:
-            dialogs = " ".join(self.page.locator(".jp-Dialog").all_inner_texts()).split()
-            seen = f"; JupyterLab asks: {' '.join(dialogs)}" if dialogs else ""
             cell = self.page.evaluate(RUNNING)
-            seen += f"; at the cell that begins with: {cell}" if cell else ""
-            raise AssertionError(f"{self._name} {problem} after {seconds:.0f} s{seen}") from error
+            seen = f", at the cell that begins with: {cell}" if cell else ""
+            raise AssertionError(f"{self._path.name} {problem} after {seconds:.0f} s{seen}") from error
+
+    def _code_cells(self) -> list[dict]:
+        cells = json.loads(self._path.read_text(encoding="utf-8"))["cells"]
+        return [cell for cell in cells if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
 
     def _cell_faults(self) -> list[str]:
         found = []
-        code = [cell for cell in self.cells() if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
-        for number, cell in enumerate(code, start=1):
+        for number, cell in enumerate(self._code_cells(), start=1):
             first = "".join(cell["source"]).splitlines()[0]
             if cell["execution_count"] is None:
                 found.append(f"code cell {number} did not run: {first}")
@@ -128,12 +110,11 @@ class NotebookPage:
         with suppress(Waited):  # what does not load is named below
             self.page.wait_for_function(LOADED, timeout=WIDGET_SECONDS * 1000, polling=250)
         texts = [" ".join(text.split()) for text in self.page.locator(OUTPUT).all_inner_texts()]
-        found = [f"widget: {text[:200]}" for text in texts if text.startswith(BAD_WIDGETS)]
+        found = [f"widget: {text[:200]}" for text in texts if text.startswith(("Error displaying widget", "Loading w"))]
         for broken in self.page.locator(".jupyter-widgets-error-widget").all():
             broken.click()  # shows the reason
             found.append(f"widget: {' '.join(broken.inner_text().split())[:200]}")
-        stored = sum(WIDGET_MIME in output.get("data", {}) for cell in self.cells()
-                     for output in cell.get("outputs", []))
+        stored = sum(WIDGET_MIME in output.get("data", {}) for cell in self._code_cells() for output in cell["outputs"])
         if not found and stored != len(self.widgets()):
             found.append(f"widget: {stored} in the notebook, {len(self.widgets())} on the page")
         return found
@@ -141,7 +122,7 @@ class NotebookPage:
     def _note_request(self, request: Request) -> None:
         address = urlsplit(request.url)
         if address.scheme in ("http", "https", "ws", "wss") and address.hostname != "127.0.0.1":
-            self._strangers.append(request.url)
+            self._found.append(f"request to the network: {request.url}")
 
 
 def set_slider(view: Locator, keys: str = "ArrowRight") -> None:
@@ -157,9 +138,10 @@ def press_button(view: Locator, button: Locator) -> None:
 
 
 def type_text(view: Locator, label: str, text: str) -> None:
-    """Replace the text in a field, key by key, and see the picture follow."""
+    """Replace the text in a field, key by key, confirm it, and see the picture follow."""
     field = view.get_by_label(label)
-    _see_picture_change(view, lambda: (field.fill(""), field.press_sequentially(text)), f"{text!r} in {label!r}")
+    _see_picture_change(view, lambda: (field.fill(""), field.press_sequentially(text), field.press("Enter")),
+                        f"{text!r} in {label!r}")
 
 
 def _see_picture_change(view: Locator, change: Callable[[], object], what: str) -> None:

@@ -3,6 +3,7 @@
 One module per notebook holds its exercises: ``masked``, ``causal``, ``pretraining``, ``tokenization`` and ``scaling``.
 """
 
-from llm_tutorial.exercises.checking import Exercise, Exercises, Fault, Feedback, call
+from llm_tutorial.exercises.answers import call, compare
+from llm_tutorial.exercises.checking import Exercise, Exercises, Fault, Feedback
 
-__all__ = ["Exercise", "Exercises", "Fault", "Feedback", "call"]
+__all__ = ["Exercise", "Exercises", "Fault", "Feedback", "call", "compare"]

@@ -1,76 +1,106 @@
-"""Read what a learner's function returns, and compare it with what is right and with what typical mistakes give."""
+"""Call a learner's function, read what it returns, and compare that with what is right and with typical mistakes."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_tutorial.exercises.checking import Fault, call, require_function
+from llm_tutorial.exercises.checking import Exercise, Fault, Unsolved, raised, require_function
 
-__all__ = ["call_guarded", "call_with", "compare", "draw", "number", "show", "string", "tensor"]
+__all__ = ["by_cases", "call", "compare", "draw", "items", "loss_errors", "real", "same", "show", "string", "tensor",
+           "whole"]
+
+
+def by_cases(hint: str, right: Callable[..., Any], names: str, cases: Iterable[tuple], **options: Any) -> Exercise:
+    """Return an exercise that calls ``compare`` and needs nothing from the notebook."""
+    cases = list(cases)
+    return Exercise(lambda answer, **_: compare(answer, right, names, cases, **options), hint)
 
 
 def compare(
     answer: Callable[..., Any],
     right: Callable[..., Any],
+    names: str,
     cases: Iterable[tuple],
     *,
     read: Callable[[Any], Any],
-    given: Callable[..., str],
     mistakes: Mapping[str, Callable[..., Any]],
-    otherwise: Callable[..., str],
-    run: Callable[..., Any] = call,
-    shown: Callable[[Any, Any], str] = lambda found, _: show(found),
+    otherwise: str | Callable[..., str],
+    in_place: bool = False,
 ) -> str | None:
     """Return None if ``answer`` gives what ``right`` gives in all cases, else a sentence on the first that differs.
 
     Args:
-        cases: the arguments of each call.
+        names: of the arguments, for the message; "_" is not shown.
         read: turns what the answer returns into the type that ``right`` returns; may raise a Fault.
-        given: called with the arguments of a case; begins the sentence, such as "For k = 3".
-        mistakes: what went wrong, as the end of the sentence -> a function that goes wrong in this way.  The first that
-            agrees with the answer in all cases is told.
-        otherwise: called with what was found and the arguments; ends the sentence if no mistake fits.
-        run: calls the answer with the arguments of a case.
-        shown: called with what was found and what is right; the value in words.
+        mistakes: the end of the sentence -> a function that goes wrong in this way. The first that agrees with the
+            answer in all cases is told.
+        otherwise: the end of the sentence if no mistake fits, or a function of the value and the arguments.
+        in_place: whether the answer may change its arguments.
     """
     require_function(answer)
-    cases = list(cases)
-    found = [read(run(answer, *case)) for case in cases]
-    expected = [right(*case) for case in cases]
-    wrong = [not _same(one, other) for one, other in zip(found, expected, strict=True)]
-    if not any(wrong):
+    results, wrong = [], None
+    for case in cases:
+        try:
+            value = read(call(answer, *case, names=names, in_place=in_place))
+        except Fault:
+            if wrong is None:
+                raise
+            break  # the wrong value of an earlier case is easier to understand
+        results.append((value, right(*case), case))
+        if wrong is None and not same(*results[-1][:2]):
+            wrong = results[-1]
+    if wrong is None:
         return None
-    fitting = (clause for clause, mistake in mistakes.items()
-               if all(_same(one, mistake(*case)) for one, case in zip(found, cases, strict=True)))
-    first = wrong.index(True)
-    clause = next(fitting, None) or otherwise(found[first], *cases[first])
-    return f"{given(*cases[first])} your function returns {shown(found[first], expected[first])}: {clause}."
+    value, expected, case = wrong
+    clause = next((clause for clause, mistake in mistakes.items()
+                   if all(same(found, mistake(*given)) for found, _, given in results)), None)
+    if clause is None and all(isinstance(needed, float) and math.isclose(found, needed, rel_tol=0.01)
+                              for found, needed, _ in results):
+        clause = "it is within 1 % of the right number, but not equal to it, as if it was rounded"
+    if clause is None and isinstance(expected, torch.Tensor) and value.shape != expected.shape:
+        clause = f"its shape is {tuple(value.shape)}, but {tuple(expected.shape)} is needed"
+    if clause is None:
+        clause = otherwise if isinstance(otherwise, str) else otherwise(value, *case)
+    return f"{_given(names, case)} returns {show(value)}: {clause}."
 
 
-def call_with(*large: Any) -> Callable[..., Any]:
-    """Like ``call``, with ``large`` objects before the arguments, which are not copied."""
-    return lambda answer, *arguments: call(partial(answer, *large), *arguments)
+def call(function: Callable[..., Any], *arguments: Any, names: str = "", in_place: bool = False) -> Any:
+    """Return what a learner's function makes of copies of ``arguments``, or raise a Fault, or Unsolved for ``...``."""
+    require_function(function)
+    passed = [_copy(value) for value in arguments]
+    try:
+        result = function(*passed)
+    except Fault as clause:
+        raise Fault(f"{_given(names, arguments)} {clause}") from None
+    except (Exception, SystemExit) as error:
+        raise Fault(f"{_given(names, arguments)} raises {raised(error, function)}.") from None
+    if result is ...:
+        raise Unsolved
+    if result is None:
+        raise Fault(f"{_given(names, arguments)} returns None: does each of its branches end with a return?")
+    for name, before, after in zip(names.split(), arguments, passed, strict=False):
+        if not in_place and not _equal(before, after):
+            raise Fault(f"{_given(names, arguments)} changes {name} itself, which its caller may still need.")
+    return result
 
 
-def call_guarded(*names: str) -> Callable[..., Any]:
-    """Like ``call``, but it is a fault to change one of the tensors, called ``names``, that come first."""
-
-    def run(answer: Callable[..., Any], *arguments: Any) -> Any:
-        passed = copy.deepcopy(arguments)
-        result = call(lambda: answer(*passed))
-        for name, before, after in zip(names, arguments, passed, strict=False):
-            if not torch.equal(before, after):
-                raise Fault(f"Your function changes {name} itself, which its caller may still need.")
-        return result
-
-    return run
+def loss_errors(losses: Callable[..., torch.Tensor]) -> dict[str, Callable[..., float]]:
+    """Return what may go wrong between the ``losses`` of single tokens, from the arguments, and their mean."""
+    return {
+        "it is a sum instead of a mean": lambda *given: losses(*given).sum().item(),
+        "the logarithms have the wrong sign": lambda *given: -losses(*given).mean().item(),
+        "that is the perplexity, not the loss": lambda *given: losses(*given).mean().exp().item(),
+        "that is in bits, but a loss is in nats": lambda *given: losses(*given).mean().item() / math.log(2),
+        "the softmax is taken twice": lambda logits, ids: losses(logits.softmax(dim=-1), ids).mean().item(),
+    }
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -78,25 +108,14 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def string(answer: Any) -> str:
-    """Return ``answer`` if it is a string.
-
-    Raises:
-        Fault: it is something else, or no tokenizer can read it.
-    """
-    if not isinstance(answer, str):
-        raise Fault(f"Your answer is of type {type(answer).__name__}, but a string is needed.")
-    if any("\ud800" <= character <= "\udfff" for character in answer):
-        raise Fault("Your text holds half a character, a surrogate, which cannot be encoded.")
-    return answer
+def string(value: Any, name: str = "Your answer") -> str:
+    """Return ``value`` if it is a string, else raise a Fault."""
+    if not isinstance(value, str):
+        raise Fault(f"{name} is of type {type(value).__name__}, but a string is needed.")
+    return value
 
 
-def number(value: Any) -> int | float:
-    """Return one number, be it Python's, numpy's or in a tensor.
-
-    Raises:
-        Fault: it is something else.
-    """
+def _number(value: Any) -> int | float:
     if isinstance(value, torch.Tensor | np.ndarray) and math.prod(value.shape) == 1:
         value = value.item()
     if isinstance(value, np.integer | np.floating):
@@ -106,53 +125,55 @@ def number(value: Any) -> int | float:
     return value
 
 
-def tensor(value: Any) -> torch.Tensor:
-    """Return a tensor on the CPU, made of a tensor, an array, a number, or lists of them.
+def real(value: Any) -> float:
+    """Return one number, from Python, numpy or a tensor, as a float; raise a Fault for anything else."""
+    return float(_number(value))
 
-    Raises:
-        Fault: it is something else.
-    """
-    if isinstance(value, tuple) and any(isinstance(part, torch.Tensor) and part.ndim for part in value):
-        raise Fault(f"Your function returns a tuple of {len(value)} tensors, but one tensor is needed.")
+
+def whole(value: Any) -> int | float:
+    """Return one number as ``real`` does, but as an integer if it has no fraction."""
+    found = _number(value)
+    return int(found) if math.isfinite(found) and found == int(found) else found
+
+
+def items(value: Any, what: str) -> list:
+    """Return the items of a list, a tensor or an iterator, of which an endless one is cut; else raise a Fault."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, str | dict | set) or not isinstance(value, Iterable):
+        raise Fault(f"Your function returns {show(value)}, but a list of {what} is needed.")
+    return list(islice(value, 10_000))
+
+
+def tensor(value: Any) -> torch.Tensor:
+    """Return a tensor on the CPU, made of a tensor, an array, a number, or lists of them; else raise a Fault."""
     try:
-        if isinstance(value, torch.Tensor):
-            result = value.detach().cpu()
-        elif isinstance(value, list) and any(isinstance(part, torch.Tensor) for part in value):
-            result = torch.stack([tensor(part) for part in value])
-        else:
-            result = torch.as_tensor(value)
+        if isinstance(value, list) and any(isinstance(part, torch.Tensor) for part in value):
+            return torch.stack([tensor(part) for part in value])
+        return torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise Fault(f"Your function returns {show(value)}, but a tensor is needed.") from None
-    if result.dtype is torch.bool or result.is_complex():
-        raise Fault(f"Your function returns values of type {result.dtype}, but numbers are needed.")
-    return result
 
 
 def show(value: Any) -> str:
     """Return a value in words that are short enough for a sentence."""
-    if isinstance(value, np.ndarray):
-        value = torch.as_tensor(value) if value.dtype.kind in "biuf" else value.tolist()
-    if isinstance(value, torch.Tensor):
-        return _rounded(value.tolist()) if value.numel() <= 8 else f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, bool):
-        return repr(value)
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, torch.Tensor) and value.numel() > 8:
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, torch.Tensor | np.ndarray):
+        value = value.tolist()
     if isinstance(value, float):
         return f"{value:.1f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
-    if isinstance(value, str | list | tuple | dict) and len(repr(value)) <= 80:
-        return repr(value)
-    size = f" of length {len(value)}" if hasattr(value, "__len__") else ""
+    text = repr(value) if isinstance(value, int | str | dict | set) else ""
+    if isinstance(value, list | tuple):
+        parts = [*map(show, value[:12]), *["..."][:len(value) - 12]]
+        text = f"[{', '.join(parts)}]" if isinstance(value, list) else f"({', '.join(parts)})"
+    if text and len(text) <= 160:
+        return text
+    size = f" of length {len(value)}" if isinstance(value, str | bytes | list | tuple | dict | set) else ""
     return f"an object of type {type(value).__name__}{size}"
 
 
-def _rounded(values: Any) -> str:
-    if isinstance(values, list):
-        return f"[{', '.join(map(_rounded, values))}]"
-    return f"{values:.4g}" if isinstance(values, float) else str(values)
-
-
-def _same(found: Any, expected: Any) -> bool:
+def same(found: Any, expected: Any) -> bool:
     """Whether two values agree but for rounding."""
     if isinstance(expected, torch.Tensor):
         return found.shape == expected.shape and torch.allclose(
@@ -161,5 +182,25 @@ def _same(found: Any, expected: Any) -> bool:
         beyond = math.inf if abs(expected) > torch.finfo(torch.float32).max else expected  # of single precision
         return math.isclose(found, expected, rel_tol=1e-3, abs_tol=1e-9) or found == beyond
     if isinstance(expected, tuple) and isinstance(found, tuple):
-        return len(found) == len(expected) and all(map(_same, found, expected))
+        return len(found) == len(expected) and all(map(same, found, expected))
     return type(found) is type(expected) and found == expected
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, PreTrainedModel | PreTrainedTokenizerBase | torch.Generator):
+        return value
+    return value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)  # ten times as fast
+
+
+def _given(names: str, arguments: tuple) -> str:
+    """The beginning of a sentence on the learner's function, such as "For k = 3, your function"."""
+    shown = [f"{name} = {show(value)}" for name, value in zip(names.split(), arguments, strict=False) if name != "_"]
+    return f"For {', '.join(shown)}, your function" if shown else "Your function"
+
+
+def _equal(before: Any, after: Any) -> bool:
+    if isinstance(before, torch.Tensor):
+        return torch.equal(before, after)
+    if isinstance(before, list | tuple):
+        return len(before) == len(after) and all(map(_equal, before, after))
+    return before == after

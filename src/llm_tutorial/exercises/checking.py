@@ -1,21 +1,22 @@
-"""How answers are checked: one message for what is wrong, and a hint from the second failure on."""
+"""The exercises of a notebook: one message says what is wrong, and a hint follows from the second failure on."""
 
 from __future__ import annotations
 
-import copy
 import dis
 import inspect
 import re
+import textwrap
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Exercise", "Exercises", "Fault", "Feedback", "call", "require_function"]
+__all__ = ["Exercise", "Exercises", "Fault", "Feedback", "Unsolved", "raised", "require_function"]
 
 
 class Fault(Exception):
-    """What is wrong with an answer, in one sentence for the learner; a check may raise it instead of returning it."""
+    """What is wrong with an answer, in one sentence for the learner."""
 
 
 class Unsolved(Exception):
@@ -24,13 +25,10 @@ class Unsolved(Exception):
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise.
+    """One exercise: a function that finds the fault of an answer, and a hint that leads on.
 
-    Attributes:
-        find_fault: called with the answer and the notebook's ``given`` objects as keywords; returns None for a right
-            answer, else one sentence that says what is wrong without saying how it is put right.  It may also raise
-            that sentence as a ``Fault``.
-        hint: one sentence that leads on; shown from the second failure on.
+    ``find_fault`` takes the answer, and what the notebook gives as keywords. It returns None for a right answer, else
+    one sentence that says what is wrong and not how to correct it, or raises it as a ``Fault``.
     """
 
     find_fault: Callable[..., str | None]
@@ -39,12 +37,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a check found; shown as a line of text below the cell.
-
-    Attributes:
-        correct: whether the answer is right.
-        message: a sentence or two for the learner.
-    """
+    """What a check found: whether the answer is right, and a sentence or two for the learner."""
 
     correct: bool
     message: str
@@ -57,35 +50,14 @@ class Feedback:
 
 
 class Exercises:
-    """The exercises of one notebook, which count the failures of each answer.
-
-    Args:
-        exercises: by name.
-        given: what the checks need from the notebook, such as ``model`` and ``tokenizer``.
-
-    Raises:
-        TypeError: something that a check needs is not given.
-    """
+    """The exercises of one notebook, by name; ``given`` is what their checks need from it, such as ``model``."""
 
     def __init__(self, exercises: Mapping[str, Exercise], **given: Any) -> None:
-        self._exercises, self._given = dict(exercises), given
+        self._exercises, self._given = exercises, given
         self._failures: Counter[str] = Counter()
-        for name, exercise in self._exercises.items():
-            try:
-                inspect.signature(exercise.find_fault).bind(..., **given)
-            except TypeError as error:
-                raise TypeError(f"The exercise {name!r} needs more from the notebook: {error}.") from None
 
     def check(self, name: str, answer: Any) -> Feedback:
-        """Return what is wrong with ``answer``, or that it is right.
-
-        An exception that the answer raises becomes a message: an unsolved notebook runs to its end.
-
-        Raises:
-            KeyError: there is no exercise of this name.
-        """
-        if name not in self._exercises:
-            raise KeyError(f"There is no exercise {name!r} here, only {', '.join(self._exercises)}.")
+        """Return what is wrong with ``answer``, or that it is right; an unsolved notebook runs to its end."""
         exercise = self._exercises[name]
         try:
             fault = "There is no answer yet." if _is_empty(answer) else exercise.find_fault(answer, **self._given)
@@ -93,9 +65,8 @@ class Exercises:
             fault = "There is no answer yet."
         except Fault as found:
             fault = str(found)
-        except Exception as error:  # whatever a learner's code may raise
-            text = str(error).strip().partition("\n")[0].rstrip(".")
-            fault = f"Your code raises {type(error).__name__}{text and ': '}{text}."
+        except (Exception, SystemExit) as error:  # whatever a learner's object may raise
+            fault = f"Your answer raises {raised(error, answer)}."
         if fault is None:
             self._failures.pop(name, None)
             return Feedback(True, "That is right.")
@@ -105,29 +76,20 @@ class Exercises:
         return Feedback(False, fault)
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a learner's function makes of copies of ``arguments``, so that it cannot change the originals.
-
-    What is too large for a copy, such as a model, is bound before: ``call(partial(function, model), text)``.
-
-    Raises:
-        Unsolved: it returns ``...``, as an empty answer may.
-        Fault: it is no function, or returns None.
-    """
-    require_function(function)
-    result = function(*copy.deepcopy(arguments))
-    if result is ...:
-        raise Unsolved
-    if result is None:
-        raise Fault("Your function returns None: does it end with a return?")
-    return result
-
-
 def require_function(answer: Any) -> None:
     """Raise a Fault unless ``answer`` can be called."""
     if not callable(answer):
         raise Fault(f"Your answer is of type {type(answer).__name__}, but a function is needed: give its name alone, "
-                    "without brackets.")
+                    "without parentheses.")
+
+
+def raised(error: BaseException, answer: Any) -> str:
+    """Return the type and text of an error, with the line of ``answer`` that it comes from."""
+    text = str(error).strip().partition("\n")[0].rstrip(".")
+    file = getattr(getattr(inspect.unwrap(answer), "__code__", None), "co_filename", None)
+    lines = [f" (line {frame.lineno}: {textwrap.shorten(frame.line, 80)})"
+             for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.line]
+    return f"{type(error).__name__}{text and ': '}{text}{lines[-1] if lines else ''}"
 
 
 def _is_empty(answer: Any) -> bool:

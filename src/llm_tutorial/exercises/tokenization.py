@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
-import inspect
-import random
 import string as alphabet
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Collection, Iterator
+from functools import cache, wraps
 from io import BytesIO
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
-from llm_tutorial.exercises.answers import call_with, compare, number, show, string
-from llm_tutorial.exercises.checking import Exercise, Fault, call
+from llm_tutorial.exercises.answers import by_cases, compare, real, show, string
+from llm_tutorial.exercises.checking import Exercise, Fault, require_function
 
 __all__ = ["EXERCISES"]
-
-_SHORTEST_TEXT = 10
 
 
 def _costly(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
     text = string(answer)
-    if len(text) < _SHORTEST_TEXT:
-        return f"Your text has a length of {len(text)}, but at least {_SHORTEST_TEXT} characters are needed."
-    tokens = len(_tokens(tokenizer, text))
+    if len(text) < 10:
+        return f"Your text has a length of {len(text)}, but at least 10 characters are needed."
+    tokens = _count(tokenizer, text)
     if tokens > len(text):
         return None
-    return f"Your text has {len(text)} characters and takes {tokens} tokens: those are no more than its characters."
+    return f"Your text has {len(text)} characters and only {tokens} tokens, but more tokens than characters are needed."
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = False) -> list[int]:
-    return tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+def _count(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = False) -> int:
+    return len(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
 def _fertility(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
-    """Any learner's tokenizer may add no special tokens, so that a small one that does is asked too."""
-    texts = ["Tokenizers split unbelievably long words.", "one  box of\nchocolates ", "beach"]
-    tokenizers = (tokenizer, _tokenizer_with_specials())
+    """The learner's tokenizer may add no special tokens, so that a small one that does is asked too."""
+    texts = ["Tokenizers split unbelievably long words.", "one  box of\nchocolates ", "It's an e-mail."]
     return compare(
-        answer, lambda which, text: _ratio(_tokens(tokenizers[which], text), text.split()),
-        [(which, text) for which in range(len(tokenizers)) for text in texts], read=lambda value: float(number(value)),
-        given=lambda which, text: f"For the text {text!r} and a {type(tokenizers[which]).__name__}",
-        run=lambda answer, which, text: call_with(tokenizers[which])(answer, text),
-        mistakes={
+        answer, lambda tokenizer, text: _count(tokenizer, text) / len(text.split()), "tokenizer text",
+        [(which, text) for which in (tokenizer, _tokenizer_with_specials()) for text in texts],
+        read=real, otherwise="that is not the fertility", mistakes={
             "the special tokens that this tokenizer adds are counted too":
-                lambda which, text: _ratio(_tokens(tokenizers[which], text, special=True), text.split()),
-            "the characters are counted, not the words":
-                lambda which, text: _ratio(_tokens(tokenizers[which], text), text),
-            "the fraction stands upside down":
-                lambda which, text: _ratio(text.split(), _tokens(tokenizers[which], text)),
-            "the text is cut at each single space, but words may stand further apart or on two lines":
-                lambda which, text: _ratio(_tokens(tokenizers[which], text), text.split(" ")),
+                lambda tokenizer, text: _count(tokenizer, text, special=True) / len(text.split()),
+            "the characters are counted, not the words": lambda tokenizer, text: _count(tokenizer, text) / len(text),
+            "the fraction is upside down": lambda tokenizer, text: len(text.split()) / _count(tokenizer, text),
+            "the text is cut at each single space, but there may be more spaces or a line end between two words":
+                lambda tokenizer, text: _count(tokenizer, text) / len(text.split(" ")),
             "each word is split alone, without the space before it, which changes its tokens":
-                lambda which, text: sum(len(_tokens(tokenizers[which], word)) for word in text.split())
-                / len(text.split()),
-            "that is the number of tokens alone": lambda which, text: float(len(_tokens(tokenizers[which], text))),
-        },
-        otherwise=lambda *_: "that is not the fertility")
-
-
-def _ratio(above: Sequence, below: Sequence) -> float:
-    return len(above) / len(below)
+                lambda tokenizer, text: sum(_count(tokenizer, word) for word in text.split()) / len(text.split()),
+        })
 
 
 @cache
@@ -73,17 +58,15 @@ def _tokenizer_with_specials() -> BertTokenizer:
     return BertTokenizer(vocab={entry: index for index, entry in enumerate(entries)})
 
 
-def _pair(answer, **_) -> str | None:
-    """There are no ties, and another pair is the most frequent one if counts or repetitions are ignored."""
-    cases = [({tuple(word): count for word, count in words.items()},) for words in (
-        {"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5},
-        {"banana": 5, "ban": 3, "bat": 4, "cat": 1, "can": 1},
-        {"low": 20, "ow": 3, "bed": 1, "red": 1, "fed": 1, "wed": 2, "x": 9},
-    )]
-    return compare(
-        answer, _most_frequent, cases, read=_two_symbols,
-        given=lambda words: f"For {({' '.join(word): count for word, count in words.items()})}",
-        mistakes=_PAIR_MISTAKES, otherwise=_no_pair)
+# Without ties. Each exposes a mistake: to ignore the counts, the repetitions, the first pair of a word, or symbols of
+# several letters, or to take the last and the first symbol for a pair.
+_WORDS = [{tuple(word.split()): count for word, count in words.items()} for words in (
+    {"h u g": 10, "p u g": 5, "p u n": 12, "b u n": 4, "h u g s": 5},
+    {"b a n a n a": 5, "b a n": 3, "b a t": 4, "c a t": 1, "c a n": 1},
+    {"l o w": 20, "o w": 3, "b e d": 1, "r e d": 1, "f e d": 1, "w e d": 2, "x": 50},
+    {"a b": 9, "x c d": 2, "c d": 1},
+    {"lo w": 6, "lo w er": 3, "n e w er": 4, "w er": 1, "w i d er": 4},
+)]
 
 
 def _pair_counts(words: dict, weigh: bool = True, once: bool = False) -> Counter:
@@ -104,112 +87,81 @@ def _two_symbols(value: Any) -> tuple[str, str]:
         if isinstance(value[0], tuple | list) and isinstance(value[1], int):
             raise Fault(f"Your function returns {show(value)}: that is a pair together with its count.")
         if all(isinstance(part, str) for part in value):
-            return tuple(value)
+            return tuple(map(str, value))
     raise Fault(f"Your function returns {show(value)}, but a pair of two symbols is needed.")
-
-
-_PAIR_MISTAKES = {
-    "that pair is the most frequent one only if it does not matter how often the words occur":
-        lambda words: _most_frequent(words, weigh=False),
-    "each pair is counted once per word, even where it occurs twice": lambda words: _most_frequent(words, once=True),
-    "those are the first two symbols of the most frequent word":
-        lambda words: max((word for word in words if len(word) > 1), key=words.get)[:2],
-}
 
 
 def _no_pair(found: tuple[str, str], words: dict) -> str:
     counts = _pair_counts(words)
     if found not in counts:
-        return "in no word they are neighbours in this order"
-    rarest = counts[found] == min(counts.values())
-    return f"that pair occurs {counts[found]} times, {'as the rarest one' if rarest else 'and another one more often'}"
+        return "in no word are they neighbors in this order"
+    return f"that pair occurs {counts[found]} times, but another one occurs {max(counts.values())} times"
 
 
 _UNKNOWN = ("[UNK]",)
 
 
 def _fewest(answer, **_) -> str | None:
+    require_function(answer)
+
+    @wraps(answer)
+    def limited(word: str, pieces: tuple[str, ...]) -> Any:
+        known = _Known(pieces)
+        cut = answer(word, known)
+        if known != set(pieces):
+            raise Fault("changes known itself, which its caller may still need.")
+        return _accepted(cut, word, pieces)
+
     return compare(
-        answer, _shortest, _fewest_cases(), read=lambda cut: cut, run=_run_fewest, given=_given_word,
-        mistakes={clause: partial(_accepted, mistake) for clause, mistake in _FEWEST_MISTAKES.items()},
-        otherwise=_no_fewest)
+        limited, _shortest, "word known", _FEWEST_CASES, read=_strings, otherwise=_no_fewest, mistakes={
+            "the longest piece is taken each time, whatever that leaves for the rest":
+                lambda word, known: _accepted(_greedy(word, known), word, known),
+        })
 
 
-def _given_word(word: str, known: Iterable[str]) -> str:
-    return f"For {word!r} and the pieces {', '.join(known)}"
-
-
-@cache
-def _fewest_cases() -> list[tuple[str, tuple[str, ...]]]:
-    """Words with the known pieces: some by hand, some drawn, and a long one that has no cut but thousands of starts."""
-    cases = [tuple(case.split(": ")) for case in (
-        "lowest: est low lowe west", "newest: e est new newe s t w", "slow: er low lower", "lower: er low lower",
-        "slower: er lower ow s sl", "banana: a an ba n na", f"{'a' * 18}b: a aa")]
-    drawn = random.Random(0)
-    for _ in range(100):
-        known = ["".join(drawn.choices("ab", k=drawn.randint(1, 5))) for _ in range(7)]
-        cases.insert(-1, ("".join(drawn.choices(known, k=4))[:drawn.randint(4, 10)], " ".join(known)))
-    return [(word, tuple(sorted({*known.split()}))) for word, known in cases]
+# The last word has no cut, but thousands of beginnings that have one.
+_FEWEST_CASES = [(word, tuple(known.split())) for word, known in (case.split(": ") for case in (
+    "lowest: est low lowe west", "newest: e est new newe s t w", "slow: er low lower", "lower: er low lower",
+    "slower: er lower ow s sl", "banana: a an ba n na", "abab: a ab aba b bab", "abcdefg: a b c d e f g",
+    "aabbaab: aa aab b bb bba", "unlocked: ed k loc lock locked u un unl", f"{'a' * 18}b: a aa"))]
 
 
 class _Known(set):
     """Known pieces that break off an answer that asks for them again and again, and might never return."""
 
-    fault, asked = "", 0
+    asked = 0
 
     def __contains__(self, piece: object) -> bool:
         self.asked += 1
         if self.asked > 15_000:
-            raise Fault(self.fault)
+            raise Fault("looks up more than 15,000 pieces: it tries far too many cuts, or never ends.")
         return super().__contains__(piece)
 
     def __iter__(self) -> Iterator[str]:
         return filter(self.__contains__, super().__iter__())
 
 
-def _run_fewest(answer: Callable, word: str, pieces: tuple[str, ...]) -> tuple[str, ...]:
-    known = _Known(pieces)
-    known.fault = f"{_given_word(word, pieces)} your function " + (
-        "does not seem to come to an end." if len(word) < 12 else "goes through far too many cuts, by the thousand.")
-
-    def cut() -> Any:
-        found = answer(word, known)
-        if found is None and _shortest(word, pieces) == _UNKNOWN:
-            raise Fault(f"For {word!r}, which has no cut, your function returns None, but a list is needed.")
-        return found
-
-    found = _accepted(lambda *_: _strings(call(cut)), word, pieces)
-    if known != set(pieces):
-        raise Fault("Your function changes known itself, which its caller may still need.")
-    return found
-
-
-def _accepted(function: Callable, word: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the function's cut, or the one that stands for all the shortest ones."""
-    found, best = function(word, known), _shortest(word, known)
-    as_good = len(found) == len(best) and "".join(found) == word and set(found) <= set(known)
-    return best if as_good else found
+def _accepted(cut: Any, word: str, known: tuple[str, ...]) -> Any:
+    """Return the cut, or the one that stands for all the shortest ones."""
+    best = _shortest(word, known)
+    as_good = (isinstance(cut, list | tuple) and len(cut) == len(best) and all(piece in known for piece in cut)
+               and "".join(cut) == word)
+    return best if as_good else cut
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise Fault(f"Your function returns {show(value)}: that is one string, which hides where a piece ends.")
     if not isinstance(value, tuple | list) or not all(isinstance(piece, str) for piece in value):
         raise Fault(f"Your function returns {show(value)}, but a list of pieces is needed.")
     return tuple(value)
 
 
-def _cut(choose: Callable, word: str, known: Collection[str]) -> tuple[str, ...]:
-    """Cut the word; ``choose`` takes one cut for each rest of it, out of those whose first pieces differ."""
-    cuts = {len(word): ()}
-    for start in reversed(range(len(word))):
-        ends = [end for end in range(start + 1, len(word) + 1) if end in cuts and word[start:end] in known]
-        if ends:
-            cuts[start] = choose([(word[start:end], *cuts[end]) for end in ends])
-    return cuts.get(0, _UNKNOWN)
-
-
-_shortest = partial(_cut, partial(min, key=len))
+def _shortest(word: str, known: Collection[str]) -> tuple[str, ...]:
+    cuts = {0: ()}
+    for end in range(1, len(word) + 1):
+        new = [(*cuts[start], word[start:end]) for start in cuts if word[start:end] in known]
+        if new:
+            cuts[end] = min(new, key=len)
+    return cuts.get(len(word), _UNKNOWN)
 
 
 def _greedy(word: str, known: Collection[str]) -> tuple[str, ...]:
@@ -218,17 +170,6 @@ def _greedy(word: str, known: Collection[str]) -> tuple[str, ...]:
     end = next((end for end in range(len(word), 0, -1) if word[:end] in known), None)
     rest = _UNKNOWN if end is None else _greedy(word[end:], known)
     return rest if rest == _UNKNOWN else (word[:end], *rest)
-
-
-_FEWEST_MISTAKES: dict[str, Callable] = {
-    "the longest piece is taken each time, whatever that leaves for the rest": _greedy,
-    "of all cuts the one with the longest first piece is taken, whatever the number of its pieces":
-        partial(_cut, lambda cuts: cuts[-1]),
-    "of all cuts the one with the shortest first piece is taken, whatever the number of its pieces":
-        partial(_cut, lambda cuts: cuts[0]),
-    "that is a cut into as many pieces as possible": partial(_cut, partial(max, key=len)),
-    "those are the single letters, whether they are known or not": lambda word, _: tuple(word),
-}
 
 
 def _no_fewest(found: tuple[str, ...], word: str, known: tuple[str, ...]) -> str:
@@ -249,66 +190,65 @@ _TEXTS = (
 
 
 def _text_back(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
-    used = [getattr(answer, "__self__", None)]
-    if inspect.isfunction(answer):
-        names = inspect.getclosurevars(answer)
-        used += [*names.globals.values(), *names.nonlocals.values()]
-    if any(isinstance(value, PreTrainedTokenizerBase) for value in used):
+    """The methods that would give the text back refuse meanwhile, wherever the answer has the tokenizer from."""
+    def refuse(*_, **__) -> None:
+        raise Fault("uses a tokenizer, but the pieces alone have to be enough.")
+
+    if isinstance(getattr(answer, "__self__", None), PreTrainedTokenizerBase):
         return "Your function uses a tokenizer, but the pieces alone have to be enough."
-    return compare(
-        answer, lambda text, _: text,
-        [(text, tokenizer.convert_ids_to_tokens(_tokens(tokenizer, text))) for text in _TEXTS],
-        given=lambda _, pieces: f"For the pieces {pieces[:12]}{' and so on,' if len(pieces) > 12 else ''}",
-        read=_one_text, run=lambda answer, _, pieces: call(answer, pieces), mistakes=_TEXT_MISTAKES, otherwise=_no_text)
+    texts = {tuple(tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"])): text
+             for text in _TEXTS}
+    methods = ("convert_tokens_to_string", "convert_tokens_to_ids", "decode")
+    with patch.multiple(type(tokenizer), **dict.fromkeys(methods, refuse)):
+        return compare(
+            answer, lambda pieces: texts[tuple(pieces)], "pieces", [([*pieces],) for pieces in texts],
+            read=lambda value: string(value, "What your function returns"),
+            otherwise=lambda found, pieces: _no_text(found, texts[tuple(pieces)]), mistakes={
+                "nothing is turned back": "".join,
+                "only the spaces are turned back": lambda pieces: "".join(pieces).replace("Ġ", " "),
+                "each piece is decoded alone, wherever the characters of the text end":
+                    lambda pieces: _alone(texts[tuple(pieces)], pieces),
+                "the bytes are right, but they are read as one character each":
+                    lambda pieces: texts[tuple(pieces)].encode().decode("latin-1"),
+                "256 is subtracted from every character beyond 255, which is right only for the first 33 of them":
+                    lambda pieces: bytes(ord(letter) % 256 for letter in "".join(pieces)).decode(errors="replace"),
+            })
 
 
-def _one_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise Fault(f"Your function returns {show(value)}, but one text is needed.")
-    return value
-
-
-def _alone(text: str, pieces: list[str], errors: str) -> str:
+def _alone(text: str, pieces: list[str]) -> str:
     """Decode the bytes of each piece by themselves; it has as many as characters."""
     encoded = BytesIO(text.encode())
-    return "".join(encoded.read(len(piece)).decode(errors=errors) for piece in pieces)
+    return "".join(encoded.read(len(piece)).decode(errors="replace") for piece in pieces)
 
 
-_TEXT_MISTAKES: dict[str, Callable] = {
-    "nothing is turned back": lambda _, pieces: "".join(pieces),
-    "only the spaces are turned back": lambda _, pieces: "".join(pieces).replace("Ġ", " "),
-    "only spaces and line ends are turned back":
-        lambda _, pieces: "".join(pieces).replace("Ġ", " ").replace("Ċ", "\n"),
-    "each piece is decoded alone, wherever the characters of the text end": partial(_alone, errors="replace"),
-    "each piece is decoded alone, and what is no whole character is lost": partial(_alone, errors="ignore"),
-    "the bytes are right, but they are read as one character each":
-        lambda text, _: text.encode().decode("latin-1"),
-    "256 is taken from every character beyond 255, which is right for the first 33 of them alone":
-        lambda _, pieces: bytes(ord(character) % 256 for character in "".join(pieces)).decode(errors="replace"),
-}
-
-
-def _no_text(found: str, text: str, _) -> str:
+def _no_text(found: str, text: str) -> str:
     if "\ufffd" in found:
         return "the text holds \ufffd, which stands for bytes that are no UTF-8"
     if found.split() == text.split():
-        return "the words are right, but the white space is not that of the text"
-    right = next((place for place in range(len(text), 0, -1) if found.startswith(text[:place])), 0)
-    return f"it is right up to character {right} and no further" if right else "even its first character is wrong"
+        return "the words are right, but the whitespace differs from that of the text"
+    right = max(place for place in range(len(text) + 1) if found.startswith(text[:place]))
+    return f"it is right up to character {right} and no further"
 
 
 EXERCISES = {
     "costly": Exercise(
         _costly,
-        "Tokens are made of bytes, and pairs of them were merged where they are frequent: which writing was rare "
-        "in the training text?"),
+        "Tokens are made of bytes, and frequent pairs of them were merged: which writing was rare in the training "
+        "text?"),
     "fertility": Exercise(
         _fertility,
         "Try a text of one word, and a tokenizer such as BERT's, and look at the tokens themselves before you "
         "count them."),
-    "pair": Exercise(
-        _pair,
-        "Go through the neighbours in every word and keep a tally, in which a frequent word weighs more."),
+    "pair": by_cases(
+        "Go through the neighbors in every word and keep a tally, in which a frequent word weighs more.",
+        _most_frequent, "words", [(words,) for words in _WORDS], read=_two_symbols, otherwise=_no_pair, mistakes={
+            "that pair is the most frequent one only if it does not matter how often the words occur":
+                lambda words: _most_frequent(words, weigh=False),
+            "each pair is counted once per word, even where it occurs twice":
+                lambda words: _most_frequent(words, once=True),
+            "those are the first two symbols of the most frequent word":
+                lambda words: max((word for word in words if len(word) > 1), key=words.get)[:2],
+        }),
     "fewest": Exercise(
         _fewest,
         "Suppose you knew the shortest cut of every shorter beginning of the word: what would be left to choose?"),

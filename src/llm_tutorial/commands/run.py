@@ -1,0 +1,251 @@
+"""``llm-tutorial run``: execute notebooks from the first to the last cell, and make a site of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import psutil
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+from llm_tutorial.commands.pages import build_pages, can_build_pages
+from llm_tutorial.sources.files import replace_file, writable_folder
+
+__all__ = ["REFERENCE_ENVIRONMENT", "Run", "execute_notebook", "main", "notebooks_folder"]
+
+# The one mode in which outputs are stored and compared: the bundled models and data, on the CPU, without progress bars.
+REFERENCE_ENVIRONMENT = {
+    "LLM_TUTORIAL_SOURCE": "offline",
+    "LLM_TUTORIAL_DEVICE": "cpu",
+    "LLM_TUTORIAL_PRECISION": "fp32",
+    "LLM_TUTORIAL_DISPLAY": "plain",
+    "OMP_NUM_THREADS": "2",
+    "OMP_WAIT_POLICY": "PASSIVE",  # on a busy machine threads that spin take several times as long
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGED = PACKAGE / "notebooks"  # of an installed wheel; a checkout has them two folders above the package
+ANSI_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a notebook: ``cells`` counts the code cells that began, ``error`` shows the last if it failed."""
+
+    notebook: Path
+    executed: NotebookNode = field(repr=False)
+    seconds: float
+    peak_memory_bytes: int
+    cells: int
+    error: str | None
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Execute the notebooks that the arguments name, in their order, and return 1 if a cell of one failed."""
+    notebooks = _chosen(arguments.notebooks)
+    output = writable_folder(arguments.output.resolve(), "Choose another --output.")
+    code = "\n".join(cell.source for path in notebooks for cell in _read(path).cells if cell.cell_type == "code")
+    for name in ("masked", "causal"):
+        if re.search(rf"load_{name}_lm|resolve_checkpoint\(\s*[\"']{name}", code):
+            print(f"Looking for the {name} model, which is fetched the first time", flush=True)
+            from llm_tutorial.checkpoints import resolve_checkpoint
+
+            wanted = REFERENCE_ENVIRONMENT["LLM_TUTORIAL_SOURCE"] if arguments.in_place else None
+            print(resolve_checkpoint(name, source=wanted).path, flush=True)
+    runs = [_run_with_progress(path, arguments) for path in notebooks]
+    print("", _table(runs), "", sep="\n")
+    if can_build_pages():
+        print("Building the pages, which takes some seconds", flush=True)
+        folder = _existing_folder()
+        beside = folder if folder and any(path.is_relative_to(folder) for path in notebooks) else None
+        print(f"Pages: {build_pages(beside, output, {run.notebook: run.executed for run in runs})}")
+    else:
+        print("For web pages, install two libraries and run again: python -m pip install myst-nb sphinx-book-theme")
+    return int(any(run.error for run in runs))
+
+
+def notebooks_folder() -> Path:
+    """Return the folder of the lessons: ``notebooks`` in the current folder, else in the checkout of this package.
+
+    An installed wheel copies its notebooks into ``notebooks`` in the current folder if there are none.
+    """
+    if (found := _existing_folder()) is not None:
+        return found
+    folder = Path("notebooks").resolve()
+    if not PACKAGED.is_dir():
+        raise FileNotFoundError(f"There are no notebooks in {folder}, and the package in {PACKAGE} belongs to no "
+                                "checkout with notebooks. Change to the folder of the checkout, or name files.")
+    folder.mkdir(exist_ok=True)
+    for path in (*PACKAGED.glob("*.ipynb"), *PACKAGED.glob("*.md")):
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+    print(f"The notebooks have been copied to {folder}", flush=True)
+    return folder
+
+
+def _existing_folder() -> Path | None:
+    here, published = Path.cwd().resolve(), {path.name for path in PACKAGED.glob("*.ipynb")}
+    if published & {path.name for path in here.glob("*.ipynb")}:
+        return here
+    places = (here / "notebooks", PACKAGE.parents[1] / "notebooks")
+    return next((place.resolve() for place in places if any(place.glob("*.ipynb"))), None)
+
+
+def _chosen(names: Sequence[str]) -> list[Path]:
+    """Return the notebooks named by their file, their folder, or how their name begins; all lessons without names."""
+    found: list[Path] = []
+    for path in map(Path, names or [notebooks_folder()]):
+        if path.is_file():
+            found.append(path.resolve())
+            continue
+        folder = path if path.is_dir() else notebooks_folder() / path.parent
+        matching = sorted(folder.resolve().glob("*.ipynb" if path.is_dir() else f"{path.stem}*.ipynb"))
+        if not matching:
+            raise FileNotFoundError(f"There is no notebook {path}. Name a file, a folder, or a lesson, such as 01.")
+        found += matching
+    return list(dict.fromkeys(found))
+
+
+def _run_with_progress(path: Path, arguments: argparse.Namespace) -> Run:
+    if not sys.stdout.isatty():
+        print(f"{path.stem}  running", flush=True)
+    with tqdm(desc=path.stem, file=sys.stdout, leave=False, disable=None,
+              bar_format="{desc}  cell {n_fmt} of {total_fmt}  {elapsed}") as bar:
+        def show(number: int, total: int) -> None:
+            bar.n, bar.total = number, total
+            bar.refresh()
+
+        run = execute_notebook(path, timeout=arguments.timeout, in_place=arguments.in_place, progress=show)
+    print(f"{path.stem}  {_result(run)}  {run.cells} cells  {run.seconds:.0f} s", flush=True)
+    if run.error is not None:
+        print(f"\n{path.stem}, {run.error}\n", flush=True)
+    return run
+
+
+def _result(run: Run) -> str:
+    return "passed" if run.error is None else f"FAILED at cell {run.cells}"
+
+
+def _table(runs: Sequence[Run]) -> str:
+    width = max(len("notebook"), *(len(run.notebook.stem) for run in runs))
+    rows = [f"{'notebook':{width}}  seconds  peak MB  cells  result"]
+    rows += [f"{run.notebook.stem:{width}}  {run.seconds:7.1f}  {run.peak_memory_bytes / 1e6:7.0f}  {run.cells:5}  "
+             f"{_result(run)}" for run in runs]
+    return "\n".join(rows)
+
+
+def execute_notebook(
+    path: Path | str,
+    *,
+    folder: Path | str | None = None,
+    timeout: int | None = None,
+    in_place: bool = False,
+    progress: Callable[[int, int], None] = lambda _cell, _total: None,
+) -> Run:
+    """Execute the notebook at ``path`` in a new kernel of this interpreter, and return what came of it.
+
+    A cell that fails, runs for more than ``timeout`` seconds or takes its kernel down ends the run; ``Run.error`` shows
+    it, and nothing is raised. The kernel works in ``folder``, by default the notebook's own. With ``in_place`` it gets
+    ``REFERENCE_ENVIRONMENT``, and if every cell passes, the outputs are stored in the file, which is replaced whole.
+    ``progress`` is called all the time with the number of the current code cell and the number of them all.
+
+    Raises:
+        ValueError: the file is no notebook.
+        OSError: no kernel starts, or the file cannot be read or written.
+    """
+    path = Path(path).resolve()
+    folder = path.parent if folder is None else Path(folder).resolve()
+    notebook = _read(path)
+    notebook.metadata.pop("widgets", None)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:
+        cell.outputs, cell.execution_count = [], None
+        cell.metadata.pop("execution", None)
+    begun: list[NotebookNode] = []
+    # Without folders to look in, the only kernel is the one that ipykernel makes up for this interpreter.
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    client = NotebookClient(
+        notebook, km=manager, timeout=timeout, startup_timeout=120, iopub_timeout=60, record_timing=False,
+        store_widget_state=False, coalesce_streams=True,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else a line about unencrypted local sockets
+    )
+
+    def begin(cell: NotebookNode, **_: object) -> None:
+        begun.append(cell)
+        client.shutdown_kernel = "immediate"
+
+    def end(**_: object) -> None:  # only a kernel at rest can be asked to leave, which lets its clean-up code run
+        client.shutdown_kernel = "graceful"
+
+    client.on_cell_execute, client.on_cell_executed = begin, end
+    environment = {**os.environ, **(REFERENCE_ENVIRONMENT if in_place else {})}
+    started, peak_bytes, error = time.monotonic(), 0, None
+    # In a thread of its own nbclient leaves Ctrl-C alone, which it would take for a kernel that died.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        done = thread.submit(asyncio.run, client.async_execute(cwd=str(folder), env=environment, cleanup_kc=True))
+        try:
+            while wait([done], timeout=0.2).not_done:
+                with suppress(psutil.Error):  # processes come and go while they are counted
+                    peak_bytes = max(peak_bytes, sum(process.memory_info().rss for process in _processes(manager)))
+                progress(len(begun), sum(bool(cell.source.strip()) for cell in code))
+        except KeyboardInterrupt:
+            while wait([done], timeout=0.2).not_done:  # it may still be starting
+                for process in _processes(manager):
+                    with suppress(psutil.Error):
+                        process.kill()
+            raise
+    try:
+        done.result()
+    except CellExecutionError as raised:
+        traces = [output.traceback for output in begun[-1].outputs if output.output_type == "error"]
+        error = "\n".join(traces[-1]) if traces else str(raised)
+    except CellTimeoutError:
+        error = f"The cell ran for more than {timeout} s. Allow more time, or less work in the cell."
+    except DeadKernelError:
+        error = "The kernel died. The usual cause is a lack of memory: close other programs, then run it again."
+    except RuntimeError as raised:
+        raise OSError(f"No kernel started in {folder} ({raised}). Try: python -m ipykernel --version") from raised
+    for key in ("codemirror_mode", "version"):  # they depend on the interpreter, and exporting does not need them
+        notebook.metadata.get("language_info", {}).pop(key, None)
+    if error is None and in_place:
+        replace_file(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8"))
+    if error is not None:
+        failed = begun[-1]
+        if not any(output.output_type == "error" for output in failed.outputs):
+            failed.outputs.append(nbformat.v4.new_output("error", ename="Stopped", evalue=error, traceback=[error]))
+        error = f"cell {len(begun)}:\n\n{failed.source}\n\n{ANSI_CODE.sub('', error)}"
+    return Run(path, notebook, time.monotonic() - started, peak_bytes, len(begun), error)
+
+
+def _read(path: Path) -> NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, AttributeError, KeyError) as error:  # text that is no JSON, or JSON that is no notebook
+        raise ValueError(f"{path} is no notebook ({error}). Open it in JupyterLab to see what is wrong.") from error
+
+
+def _processes(manager: AsyncKernelManager) -> list[psutil.Process]:
+    """Return the kernel's process and its children, and none where there is no kernel."""
+    with suppress(psutil.Error, AttributeError):
+        kernel = psutil.Process(manager.provisioner.pid)
+        return [*kernel.children(recursive=True), kernel]
+    return []

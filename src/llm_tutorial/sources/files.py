@@ -1,0 +1,105 @@
+"""The bundled data and the cache: where they are, and how files are checked and written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+__all__ = [
+    "cache_folder", "data_folder", "listed_sha256", "new_folder", "replace_file", "sha256_of", "verified",
+    "writable_folder",
+]
+
+
+def data_folder() -> Path:
+    """Return the folder of the bundled data: ``data/`` of a checkout, or its copy inside an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "data", package.parents[1] / "data"):
+        if (folder / "SHA256SUMS").is_file():
+            return folder
+    raise FileNotFoundError(f"No bundled data beside {package}: install the package again, or work in a full checkout.")
+
+
+def cache_folder() -> Path:
+    """Return the folder for files that are too large to bundle; create it if necessary.
+
+    ``LLM_TUTORIAL_CACHE`` names it; otherwise it is the platform's cache folder (``XDG_CACHE_HOME`` on Linux).
+    """
+    chosen = os.environ.get("LLM_TUTORIAL_CACHE") or platformdirs.user_cache_dir("llm-tutorial", appauthor=False)
+    return writable_folder(Path(chosen).expanduser(), "Set LLM_TUTORIAL_CACHE to a folder of yours.")
+
+
+def writable_folder(folder: Path, remedy: str) -> Path:
+    """Return ``folder`` after creating it if necessary; a PermissionError with ``remedy`` says it is not writable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PermissionError(f"The folder {folder} cannot be written to ({error.strerror}). {remedy}") from error
+    return folder
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listed_sha256(path: Path) -> str:
+    """Return the hash that ``SHA256SUMS`` lists for a file below ``data_folder()``, without reading the file."""
+    sums = data_folder() / "SHA256SUMS"
+    name = path.relative_to(sums.parent).as_posix()
+    digests = {listed: digest for digest, listed in map(str.split, sums.read_text(encoding="utf-8").splitlines())}
+    if name not in digests:
+        raise ValueError(f"{name} is not listed in {sums}: use a listed file.")
+    return digests[name]
+
+
+def verified(path: Path) -> Path:
+    """Return ``path``, a file below ``data_folder()``, if its hash is the one in ``SHA256SUMS``; else raise OSError."""
+    expected = listed_sha256(path)
+    found = sha256_of(path) if path.is_file() else "missing"
+    if found != expected:
+        raise OSError(f"{path} is damaged: its sha256 is {found}, expected {expected}. "
+                      "Restore it with: git checkout -- data (or reinstall the package).")
+    return path
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``target`` at the end of the block, or is removed if the block fails.
+
+    So ``target`` is complete or absent, also when the process is killed. If another process has made it meanwhile, that
+    one stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}-{secrets.token_hex(6)}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``; at any moment, ``path`` holds either its old or all of the new content."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""The site: what a page shows, where its links lead, and that it asks nothing of a network."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+pytest.importorskip("sphinx_book_theme", reason="the extra site is not installed")
+from llm_tutorial.commands.pages import build_pages
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")  # of Sphinx
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "m"}, "text/plain": "IntSlider(value=0)"}
+
+
+class Page(HTMLParser):
+    """The text of a page, and all its start tags."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.text, self.tags = path, "", []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+    def pictures(self):
+        return [picture["alt"] for picture in self.all("img") if picture["src"].startswith("data:image/png;base64,")]
+
+
+def output(data, **metadata):
+    return new_output("display_data", data=data, metadata=metadata)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages of a folder like ours, in which one notebook has just been executed."""
+    folder, built = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("site")
+    (folder / "solutions").mkdir()
+    (folder / "TERMS.md").write_text("# Terms\n\nBack to [one](01_a.ipynb).", encoding="utf-8")
+    for name in ("01_a.ipynb", "solutions/01_a.ipynb", "02_b.ipynb"):
+        text = f"# Title of {name[:4]}\n\n[terms](TERMS.md), ![badge](https://example.org/badge.svg)"
+        nbformat.write(new_notebook(cells=[new_markdown_cell(text), new_code_cell("'stored ' + 'source'", outputs=[
+            output({"text/plain": "stored output"})])]), folder / name)
+    cells = [new_markdown_cell("# First\n\n[next](02_b.ipynb), costs $2 and $3"), new_code_cell("1 + 1", outputs=[
+        output({"image/png": PIXEL, "text/plain": "Figure"}, **{"image/png": {"alt": 'bars: "a" < b'}}),
+        output({"image/png": PIXEL, **WIDGET}, **{"image/png": {"alt": "a playground"}}), output(WIDGET),
+        new_output("error", ename="E", evalue="e", traceback=["\x1b[31mTraceback: e\x1b[0m"])])]
+    executed = {folder / "01_a.ipynb": new_notebook(cells=cells, metadata={"widgets": {"state": {}}}),
+                folder.parent / "own.ipynb": new_notebook(cells=[new_markdown_cell("# Elsewhere")])}
+    assert build_pages(folder, built, executed) == built / "index.html"
+    return built
+
+
+def test_an_executed_notebook_is_shown_with_its_new_outputs_and_others_with_those_stored(site):
+    executed, stored = Page(site / "01_a.html"), Page(site / "02_b.html")
+    assert "Traceback: e" in executed.text
+    assert "stored output" not in executed.text
+    assert "stored output" in stored.text
+    assert "Elsewhere" in Page(site / "other" / "1" / "own.html").text
+
+
+def test_figures_have_their_alternative_text_and_a_playground_its_picture(site):
+    page = Page(site / "01_a.html")
+    assert page.pictures() == ['bars: "a" < b', "a playground"]
+    assert "IntSlider(value=0)" in page.text, "where there is no picture"
+    assert "costs $2 and $3" in page.text, "no mathematics"
+
+
+def test_the_side_bar_has_sections_and_pages_lead_to_the_next(site):
+    page = Page(site / "01_a.html")
+    for text in ("Lessons", "Beside the lessons", "Solutions", "Other notebooks", "Title of solu (solutions)"):
+        assert text in page.text
+    assert [link["href"] for link in page.all("a") if link.get("title") == "next page"] == ["02_b.html"]
+    assert "badge" in Page(site / "02_b.html").text
+
+
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory):
+    """The pages of our own lessons, with their stored outputs."""
+    built = tmp_path_factory.mktemp("lessons")
+    build_pages(NOTEBOOKS, built, {})
+    return built
+
+
+@pytest.mark.parametrize("name", ["site", "lessons"])
+def test_no_page_asks_another_host_and_all_links_lead_to_a_file(name, request):
+    folder = request.getfixturevalue(name)
+    for path in (*folder.glob("*.html"), *folder.glob("solutions/*.html"), *folder.glob("other/*/*.html")):
+        page = Page(path)
+        loaded = [attributes.get("src") or attributes.get("href") or "" for tag, attributes in page.tags
+                  if tag in {"script", "img", "link", "iframe", "source", "audio", "video", "object"}]
+        for address in map(urlsplit, loaded):
+            assert (address.scheme in {"", "data"}, address.netloc) == (True, ""), path
+        assert "xref myst" not in [span.get("class") for span in page.all("span")], f"a link to no page in {path}"
+        linked = [attributes.get("href") or "" for attributes in page.all("a")]
+        for address in map(urlsplit, loaded + linked):
+            if not address.scheme and address.path:
+                assert (path.parent / unquote(address.path)).is_file(), f"{address.geturl()} in {path}"
+
+
+def test_all_figures_of_the_lessons_are_on_their_pages(lessons):
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        stored = [found["metadata"]["image/png"]["alt"] for cell in nbformat.read(path, 4).cells
+                  for found in cell.get("outputs", []) if "image/png" in found.get("data", {})]
+        assert stored
+        assert Page(lessons / f"{path.stem}.html").pictures() == stored

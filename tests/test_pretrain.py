@@ -1,0 +1,440 @@
+"""``llm-tutorial pretrain``: its options, one process and two, interruptions, and full disks."""
+
+import dataclasses
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from filelock import FileLock
+from transformers import AutoTokenizer, GPT2LMHeadModel
+from two_processes import BATCH, DOCUMENTS, started
+
+from llm_tutorial import chunking, cli, corpus, training
+from llm_tutorial.commands import pretrain
+from llm_tutorial.commands.pretrain import changed_preset
+from llm_tutorial.corpus import load_introductions, load_wikipedia
+from llm_tutorial.reporting import TrainingProgress
+from llm_tutorial.training import PRESETS, Preset, newest_checkpoint
+
+SMOKE = PRESETS["smoke"]
+SECONDS = 300  # that a process may take on a busy machine
+
+
+def options(folder: Path, *more: str) -> list[str]:
+    """A run beyond one epoch on texts beside its folder, with checkpoints at even steps."""
+    return ["pretrain", "--preset", "smoke", "--set", "context_length=64", "--data", str(folder.parent / "texts"),
+            "--max-steps", "15", "--output-dir", str(folder), "--json", f"{folder}.json", *more]
+
+
+def run(folder: Path, *more: str) -> int:
+    return cli.main(options(folder, *more))
+
+
+def figures(folder: Path) -> dict:
+    return json.loads(Path(f"{folder}.json").read_text(encoding="utf-8"))
+
+
+def assert_same_weights(folder: Path, other: Path, **tolerance: float) -> None:
+    weights, expected = (
+        GPT2LMHeadModel.from_pretrained(each / "model", dtype=torch.float32, use_safetensors=True).state_dict()
+        for each in (folder, other))
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, **({"rtol": 0, "atol": 0} | tolerance))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with texts, and the environment for fixtures that several tests share."""
+    base = tmp_path_factory.mktemp("base")
+    (base / "texts").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"SOURCE": "offline", "DEVICE": "cpu", "PRECISION": "fp32"}.items():
+            patch.setenv(f"LLM_TUTORIAL_{name}", value)
+        for number, text in enumerate(load_wikipedia(4, 1)["train"]["text"]):
+            (base / "texts" / f"{number}.txt").write_text(text, encoding="utf-8")
+        yield base
+
+
+@pytest.fixture(scope="module")
+def whole(base):
+    """A run of one process that nothing disturbs."""
+    assert run(base / "whole") == 0
+    return base / "whole"
+
+
+@pytest.fixture
+def folder(base, request):
+    """An output folder that does not exist yet, beside the texts."""
+    return base / re.sub(r"\W+", "-", request.node.name)
+
+
+# Options.
+
+OTHER = {"name": "mine", "layers": 3, "width": 96, "heads": 3, "batch": 6, "epochs": 2, "learning_rate": 1.5e-3,
+         "vocabulary": 288, "muon_lr": 1e-2, "embedding_std": 0.05, "activation": "relu", "attention": "eager",
+         "dropout": 0.1, "warmup": 0.1, "context_length": 32, "max_steps": 7, "stop_at": 0.5}
+
+
+def test_every_field_of_a_preset_can_be_set():
+    changed = changed_preset(SMOKE, [f"{name}={value}" for name, value in OTHER.items()])
+    assert changed == Preset(**OTHER)
+    assert [type(value) for value in vars(changed).values()] == [type(value) for value in OTHER.values()]
+    optional = {field.name for field in dataclasses.fields(Preset) if "None" in field.type}
+    assert changed_preset(changed, [f"{name}=none" for name in optional]) == dataclasses.replace(
+        changed, **dict.fromkeys(optional))
+    assert changed_preset(SMOKE, []) == SMOKE
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("layerz=3", "--set layerz=3: a preset has no field 'layerz'. Write field=value with one of name, layers, width"),
+    ("3", "--set 3: a preset has no field '3'"),
+    ("layers=2.5", "--set layers=2.5: '2.5' is not a value for layers, which takes int."),
+    ("layers=none", "--set layers=none: 'none' is not a value for layers, which takes int."),
+    ("muon_lr=fast", "--set muon_lr=fast: 'fast' is not a value for muon_lr, which takes float or none."),
+])
+def test_a_wrong_setting_is_named(setting, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        changed_preset(SMOKE, [setting])
+
+
+@pytest.fixture
+def called(monkeypatch, tmp_path):
+    """What the command gives to the function, in place of a training."""
+    calls = []
+
+    def call(preset, output_dir, **others):
+        calls.append((preset, output_dir, others["data"]))
+        return {"steps": 1, "validation_loss": 1.0, "model": "model"}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrain, "pretrain", call)
+    return calls
+
+
+def test_options_reach_the_training(called, capsys):
+    assert cli.main(["pretrain"]) == 0
+    assert cli.main(["pretrain", "--set", "layers=3", "--max-steps", "9", "--data", "a", "b", "--output-dir", "out",
+                     "--json", "new/figures.json"]) == 0
+    assert called == [(PRESETS["cpu"], Path("build/pretrain-cpu"), "articles"),
+                      (dataclasses.replace(PRESETS["cpu"], layers=3, max_steps=9), Path("out"), ["a", "b"])]
+    assert "1 steps, validation loss 1.000 nats per token; the model is in model" in capsys.readouterr().out
+    assert json.loads(Path("new/figures.json").read_text(encoding="utf-8"))["steps"] == 1
+
+
+@pytest.mark.usefixtures("called")
+def test_only_the_main_process_prints_and_writes(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(["pretrain", "--json", "figures.json"]) == 0
+    assert (capsys.readouterr().out, Path("figures.json").exists()) == ("", False)
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    (["--data", "nowhere.txt"], "nowhere.txt does not exist"),
+    (["--set", "batch=6"], "A batch of 6 cannot be divided equally among 4 processes: choose a multiple of 4"),
+    (["--set", "batch=0"], "A batch of 0 cannot be divided"),
+    (["--data", "stream"], "A stream has no end, so the training needs one: give --max-steps"),
+])
+def test_errors_are_told_in_a_line_before_anything_is_trained(tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert cli.main(["pretrain", "--preset", "cpu", "--output-dir", str(tmp_path / "run"), *more]) == 2
+    out, err = capsys.readouterr()
+    assert "training from" not in out
+    assert err.startswith("llm-tutorial: error: ")
+    assert message in err
+
+
+# One process and two.
+
+def test_the_model_and_the_figures_are_kept(whole):
+    found = figures(whole)
+    assert sorted(path.name for path in (whole / "model").iterdir()) == [
+        "config.json", "figures.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json"]
+    assert json.loads((whole / "model" / "figures.json").read_text(encoding="utf-8")) == found
+    assert list(found) == [
+        "preset", "data", "seed", "device", "world_size", "training_chunks", "validation_chunks", "parameters",
+        "precision", "batch_per_process", "first_step", "steps", "tokens", "seconds", "tokens_per_second", "losses",
+        "validation_losses", "validation_loss", "model"]
+    tokenizer = AutoTokenizer.from_pretrained(whole / "model", trust_remote_code=False)
+    assert (len(tokenizer), tokenizer.decode(tokenizer("a box")["input_ids"])) == (512, "a box")
+    assert found["preset"] == vars(dataclasses.replace(SMOKE, context_length=64, max_steps=15))
+    assert [entry["step"] for entry in found["losses"]] == list(range(1, 16))
+    assert found["losses"][-1]["loss"] < found["losses"][0]["loss"] - 0.2
+    assert (found["data"], found["world_size"], found["steps"], found["first_step"]) == ("files", 1, 15, 0)
+    assert found["tokens"] == 15 * 4 * 64
+    assert found["tokens_per_second"] == pytest.approx(found["tokens"] / found["seconds"])
+    assert found["training_chunks"] % 4 == 0
+    assert found["steps"] * 4 > found["training_chunks"], "the run goes beyond an epoch"
+    assert found["validation_chunks"].bit_count() == 1, "any number of processes divides them in the same way"
+    assert found["validation_losses"][-1]["loss"] == pytest.approx(found["validation_loss"], abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def two(base):
+    """The folder of the same run in two processes, which were ended once and then trained on streams."""
+    processes = started(str(Path(__file__).with_name("two_processes.py")), str(base), *options(base / "two"))
+    outputs = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert re.findall(r"training from step (\d+)|(resuming)", outputs[0][0]) == [("0", ""), ("", "resuming"), ("8", "")]
+    assert (outputs[0][1], outputs[1]) == ("", ("", "")), "only the main process prints, and nothing warns"
+    return base / "two"
+
+
+def test_two_processes_have_the_losses_of_one(whole, two):
+    one, other = figures(whole), figures(two)
+    assert (other["world_size"], other["batch_per_process"], other["first_step"]) == (2, 2, 8)
+    for key in ("losses", "validation_losses"):
+        assert [entry["step"] for entry in other[key]] == [entry["step"] for entry in one[key]]
+        assert [entry["loss"] for entry in other[key]] == pytest.approx([entry["loss"] for entry in one[key]], abs=1e-4)
+    assert other["validation_loss"] == pytest.approx(one["validation_loss"], abs=1e-4)
+    assert_same_weights(two, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["two files", "one file"])
+def test_of_two_processes_each_reads_its_own_part_of_a_stream(two, name):
+    by_process = [json.loads((two.parent / f"seen-{rank}.json").read_text())[name] for rank in (0, 1)]
+    assert [[len(step) for step in steps] for steps in by_process] == [[BATCH // 2] * 8] * 2
+    seen = [{number for step in steps for number in step} for steps in by_process]
+    assert [len(numbers) for numbers in seen] == [DOCUMENTS, DOCUMENTS], "each process reads a document once"
+    assert seen[0] | seen[1] == set(range(2 * DOCUMENTS)), "none is left out"
+    if name == "two files":  # then each process opens one
+        assert sorted(map(sorted, seen)) == [list(range(DOCUMENTS)), list(range(DOCUMENTS, 2 * DOCUMENTS))]
+
+
+@pytest.mark.parametrize(("processes", "batch"), [(1, 32), (2, 16), (3, 1), (4, 8), (64, 1)])
+def test_all_validation_chunks_count_alike(monkeypatch, processes, batch):
+    monkeypatch.setattr(training, "training_arguments", lambda *_, **given: given)
+    chunks = Dataset.from_dict({"input_ids": [[1]] * 320})
+    given = pretrain._arguments(SMOKE, Path(), None, {"train": chunks, "valid": chunks}, processes, 0)
+    assert given["per_device_eval_batch_size"] == batch
+    kept = [len(pretrain._evenly_divided(chunks.select(range(count)))) for count in (1, 3, 31, 32, 63, 320)]
+    assert kept == [1, 2, 16, 32, 32, 320]
+
+
+# Data.
+
+@pytest.mark.parametrize(("data", "told"), [
+    ("articles", "50 documents to train on, 50 to validate with"),
+    ("introductions", "700 documents to train on, 500 to validate with"),
+])
+def test_articles_are_chunked_one_by_one_and_introductions_packed_in_whole_batches(monkeypatch, data, told):
+    introductions, lines = load_introductions().select(range(1200)), []
+    monkeypatch.setattr(corpus, "load_introductions", lambda: introductions)
+    tokenizer, datasets, name = pretrain._training_data(data, SMOKE, 42, lines.append)
+    assert (lines, len(tokenizer), name) == ([told], 512, data)
+    assert len(datasets["train"]) % SMOKE.batch == 0
+    ids = datasets["train"]["input_ids"][:]
+    assert any(tokenizer.eos_token_id in row for row in ids) is (data == "introductions")
+    if data == "articles":
+        by_hand = chunking.chunked_dataset(corpus.load_wikipedia(50, 50, 42)["train"], tokenizer)["input_ids"][:]
+        assert ids == [*by_hand, *by_hand[:len(ids) - len(by_hand)]]
+
+
+@pytest.fixture
+def small_stream(base, monkeypatch):
+    """Two files in place of Wikipedia's; four documents of the second one are held out."""
+    rows, files = corpus.load_wikipedia(40, 1)["train"].select_columns(["title", "text"]), []
+    for number in (0, 1):
+        files.append(str(base / f"{number}.parquet"))
+        rows.shard(2, number).to_parquet(files[-1])
+    source = corpus.StreamSource(tuple(files), "0" * 40, "offline", "a test", "two files")
+    monkeypatch.setattr(corpus, "wikipedia_files", lambda: source)
+    monkeypatch.setattr(pretrain, "_HELD_OUT", {"stream": 4})
+    return rows.shard(2, 1)
+
+
+@pytest.mark.usefixtures("small_stream")
+def test_a_stream_is_trained_on_and_goes_on_where_it_was(folder, monkeypatch, capsys):
+    undisturbed = folder.with_name("undisturbed")
+
+    class Copied(TrainingProgress):
+        """Keeps what a kill at the ninth step would leave."""
+
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 9:
+                shutil.copytree(undisturbed, folder)
+
+    stream = ["--data", "stream", "--set", "stop_at=0.5", "context_length=64"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "TrainingProgress", Copied)
+        assert run(undisturbed, *stream) == 0
+    assert "streaming two files: 2 files, source offline (a test)" in capsys.readouterr().out
+    assert run(folder, *stream) == 0
+    found, expected = figures(folder), figures(undisturbed)
+    assert (found["first_step"], found["training_chunks"], found["preset"]["stop_at"]) == (8, None, None)
+    assert (found["losses"], found["validation_loss"]) == (expected["losses"], expected["validation_loss"])
+    assert_same_weights(folder, undisturbed)
+
+
+def test_a_stream_leaves_out_the_documents_held_out(small_stream):
+    tokenizer, datasets, _ = pretrain._training_data("stream", SMOKE, 7, lambda _line: None)
+    texts = [tokenizer.decode([index for row in rows for index in row["input_ids"]])
+             for rows in (datasets["train"].take(2000), datasets["valid"])]
+    for number, document in enumerate(small_stream.select(range(8))):
+        pieces = [document["text"][start:start + 30] for start in range(0, len(document["text"]) - 30, 30)]
+        shares = [sum(piece in text for piece in pieces) / len(pieces) for text in texts]
+        assert (shares[0] < 0.05) is (number < 4), (number, shares)
+
+
+# Interruptions, and runs that go on.
+
+class Sends(TrainingProgress):
+    """Gets a signal at the ninth step."""
+
+    number = signal.SIGTERM
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 9:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_goes_on_with_the_same_command(whole, folder, monkeypatch, capsys, number):
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Sends, "number", number)
+        patch.setattr(pretrain, "TrainingProgress", Sends)
+        assert run(folder) == 130
+    assert capsys.readouterr().out.endswith(f"Stopped. The same command resumes from {folder / 'checkpoint-8'}.\n")
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    assert not (folder / "model").exists()
+    assert run(folder) == 0
+    assert f"resuming from {folder / 'checkpoint-8'}\ntraining from step 8 to at most 15" in capsys.readouterr().out
+    found, expected = figures(folder), figures(whole)
+    assert (found["first_step"], found["tokens"]) == (8, 7 * 4 * 64)
+    assert found["losses"] == expected["losses"], "those from before the interruption too"
+    assert_same_weights(folder, whole)
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys, torch
+from llm_tutorial import cli
+torch.set_num_threads(1)
+save = torch.save
+def killed(value, path):
+    save(value, path)
+    if str(path).endswith(os.path.join("checkpoint-10", "optimizer.pt")):
+        os.truncate(path, 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = killed
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_process_killed_while_saving_leaves_a_run_that_goes_on(whole, folder):
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, *options(folder)], capture_output=True,
+                          text=True, timeout=SECONDS)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (folder / "checkpoint-10" / "model.safetensors").exists()
+    assert newest_checkpoint(folder) == str(folder / "checkpoint-8")
+    assert run(folder) == 0
+    assert_same_weights(folder, whole)
+
+
+def test_ctrl_c_ends_both_processes_with_one_line(folder):
+    processes = started("-m", "llm_tutorial", *options(folder), "--max-steps", "1000000")
+    ends = time.monotonic() + SECONDS
+    while not (folder / "run.json").exists():  # written when the training begins
+        assert time.monotonic() < ends
+        assert all(process.poll() is None for process in processes), [each.communicate() for each in processes]
+        time.sleep(0.05)
+    for process in processes:  # as a terminal does
+        process.send_signal(signal.SIGINT)
+    outputs = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [130, 130], outputs
+    assert outputs[0][0].count("Stopped. The same command begins again.") == 1
+    assert outputs[1] == ("", "")
+
+
+class StopAtTen(training.StopWhenRecited):
+    """Stops where a checkpoint is saved."""
+
+    def on_log(self, args, state, control, **_):
+        control.should_training_stop |= state.global_step == 10
+
+
+def test_a_run_that_had_recited_enough_is_not_trained_any_further(folder, monkeypatch, capsys):
+    monkeypatch.setattr(training, "StopWhenRecited", StopAtTen)
+    more = ["--set", "stop_at=0.5", "context_length=64"]
+    assert run(folder, *more) == 0
+    expected, kept = figures(folder), folder / "kept"
+    kept.mkdir()
+    (folder / "model").rename(kept / "model")  # as if it had not been written
+    capsys.readouterr()
+    assert run(folder, *more) == 0
+    assert "training from step" not in capsys.readouterr().out
+    found = figures(folder)
+    assert (found["steps"], found["tokens"], found["tokens_per_second"]) == (10, 0, None)
+    for key in ("losses", "validation_losses", "validation_loss"):
+        assert found[key] == expected[key]
+    assert_same_weights(folder, kept)
+
+
+@pytest.mark.parametrize("ending", ["checkpoint-10", "model"])
+def test_a_full_disk_is_told_and_once_there_is_room_the_run_goes_on(whole, folder, monkeypatch, capsys, ending):
+    save = GPT2LMHeadModel.save_pretrained
+
+    def full(self, target, **given):
+        if re.search(rf"{ending}(-\w+\.partial)?$", str(target)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, target, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GPT2LMHeadModel, "save_pretrained", full)
+        assert run(folder) == 2
+    assert re.search(r"has no room for a checkpoint \(\[Errno 28\] No space left on device\): it needs 0\.00 GB, and "
+                     r"[\d.]+ GB are free\. Make room; the same command then resumes", capsys.readouterr().err)
+    assert not (folder / "model").exists()
+    assert not list(folder.glob(".model*")), "nothing half-written is left"
+    assert newest_checkpoint(folder) == str(folder / f"checkpoint-{8 if ending == 'checkpoint-10' else 15}")
+    assert run(folder) == 0
+    for key in ("losses", "validation_losses", "validation_loss"):
+        assert figures(folder)[key] == figures(whole)[key]
+    assert_same_weights(folder, whole)
+
+
+@pytest.mark.parametrize("free", [0, 10**12])
+def test_an_error_of_a_writer_is_a_full_disk_only_where_there_is_no_room(tmp_path, monkeypatch, causal_lm, free):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=free))
+    with pytest.raises((OSError, RuntimeError)) as caught, pretrain._room_in(tmp_path, causal_lm):
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 576 vs 534")
+    assert caught.type is (RuntimeError if free else OSError)
+
+
+def contents(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "run.lock"}
+
+
+def test_a_finished_run_is_not_begun_again(whole, capsys):
+    before = contents(whole)
+    assert run(whole) == 2
+    assert f"{whole / 'model'} is there already, so this run is finished. Choose another" in capsys.readouterr().err
+    assert contents(whole) == before
+
+
+def test_the_checkpoints_of_a_different_run_are_not_gone_on_with(whole, folder, capsys):
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("model", "run.lock"))
+    before = contents(folder)
+    assert run(folder, "--set", "learning_rate=0.1", "context_length=64") == 2
+    assert "belongs to a different run: learning_rate is 0.002 there and 0.1 here" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_a_second_run_in_a_folder_in_use_is_refused(folder, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, "_training_data", None)  # nothing is prepared
+    folder.mkdir()
+    with FileLock(folder / "run.lock"):
+        assert run(folder) == 2
+    assert "is in use by another run: wait for its end, or choose another --output-dir" in capsys.readouterr().err

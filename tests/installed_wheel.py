@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from hashlib import file_digest
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -64,7 +64,7 @@ def run(wheel, tmp_path_factory):
 
 def test_it_holds_all_modules_and_notebooks_as_they_are_here_and_the_listed_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        found = {name.removeprefix("llm_tutorial/"): file_digest(archive.open(name), "sha256").hexdigest()
+        found = {name.removeprefix("llm_tutorial/"): sha256(archive.read(name)).hexdigest()
                  for name in archive.namelist() if name.startswith("llm_tutorial/")}
         [licenses] = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
         assert archive.read(licenses) == (ROOT / "LICENSE").read_bytes()
@@ -72,7 +72,7 @@ def test_it_holds_all_modules_and_notebooks_as_they_are_here_and_the_listed_data
     for folder, patterns in {ROOT / "src/llm_tutorial": ["**/*.py"], ROOT: ["notebooks/*.*", "notebooks/solutions/*.*"],
                              }.items():
         for path in (path for pattern in patterns for path in folder.glob(pattern)):
-            expected[path.relative_to(folder).as_posix()] = file_digest(path.open("rb"), "sha256").hexdigest()
+            expected[path.relative_to(folder).as_posix()] = sha256(path.read_bytes()).hexdigest()
     for line in (ROOT / "data/SHA256SUMS").read_text(encoding="utf-8").splitlines():
         digest, name = line.split(maxsplit=1)
         expected[f"data/{name}"] = digest
@@ -83,7 +83,9 @@ def test_it_holds_all_modules_and_notebooks_as_they_are_here_and_the_listed_data
 def test_it_holds_no_script_text_or_executed_copy_that_only_building_needs(wheel):
     assert wheel.name.endswith("-py3-none-any.whl")
     assert wheel.stat().st_size < MOST_BYTES
-    for path in map(PurePosixPath, zipfile.ZipFile(wheel).namelist()):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for path in map(PurePosixPath, names):
         if path.parts[0] == "llm_tutorial":
             kind = path.parts[1] if path.parts[1] in SUFFIXES else "code"
             assert path.suffix in SUFFIXES[kind], path

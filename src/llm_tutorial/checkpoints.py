@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,8 @@ def _load(folder: Path, auto_class: type) -> tuple[PreTrainedTokenizerBase, PreT
 def load_gpt2_tokenizer() -> PreTrainedTokenizerBase:
     """Return GPT-2's byte-level BPE tokenizer (50,257 entries) from the bundled files, which are OpenAI's."""
     folder = files.data_folder() / "tokenizers" / "gpt2"
-    vocabulary, merges = (str(files.verified(folder / name)) for name in ("vocab.json", "merges.txt"))
+    vocabulary, merges = (files.verified(folder / name).read_text(encoding="utf-8")
+                          for name in ("vocab.json", "merges.txt"))
     # Not by from_pretrained(folder): the tokenizer, and those trained from it, would show a path of this computer.
-    return GPT2Tokenizer(vocab=vocabulary, merges=merges, model_max_length=1024)
+    pairs = [tuple(line.split(" ")) for line in merges.rstrip("\n").split("\n")[1:]]  # the first line names a version
+    return GPT2Tokenizer(vocab=json.loads(vocabulary), merges=pairs, model_max_length=1024)

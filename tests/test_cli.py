@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -193,6 +194,15 @@ def test_lab_passes_its_arguments_on_and_leaves_ctrl_c_to_jupyterlab(folder, mon
     root = f"--ServerApp.root_dir={folder / 'notebooks'}"
     expected = [sys.executable, "-m", "jupyterlab", root, "--no-browser", "--port", "9000", "01_first.ipynb"]
     assert commands == [expected]
+
+
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_all_commands_wait_without_spinning_unless_told_otherwise(given, policy, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(run, "main", lambda _: os.environ["OMP_WAIT_POLICY"])
+    assert cli.main(["run"]) == policy
 
 
 @pytest.mark.parametrize(("error", "status", "text"), [

@@ -1,4 +1,4 @@
-"""The configuration of FSDP that lesson 5 shows: the installed libraries read it and know every key.
+"""The configuration of FSDP that lesson 8 shows: the installed libraries read it and know every key.
 
 FSDP itself needs GPUs: on a CPU accelerate falls back to plain data parallelism, so no test here runs it.
 """
@@ -18,7 +18,7 @@ from llm_tutorial import cli
 from llm_tutorial.commands.pretrain import changed_preset
 from llm_tutorial.training import PRESETS
 
-NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks/05_scaling_up.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks/08_scaling_up.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ WANTED = {
     "01_masked_lm": {"google-bert/bert-base-uncased"},
     "02_causal_lm": {"google-bert/bert-base-uncased", "openai-community/gpt2"},
     "03_pretraining": {"wikimedia/wikipedia"},
-    "04_tokenizers": {"google-bert/bert-base-uncased", "wikimedia/wikipedia"},
-    "05_scaling_up": {"wikimedia/wikipedia"},
+    "07_tokenizers": {"google-bert/bert-base-uncased", "wikimedia/wikipedia"},
+    "08_scaling_up": {"wikimedia/wikipedia"},
 }
-STREAMED = {"05_scaling_up": {"wikimedia/wikipedia"}}  # read again each time, nothing of it is kept
+STREAMED = {"08_scaling_up": {"wikimedia/wikipedia"}}  # read again each time, nothing of it is kept
 UNWANTED_SUFFIXES = (".bin", ".h5", ".onnx", ".ot", ".msgpack", ".tflite", ".md")
 
 

@@ -3,18 +3,17 @@
 import json
 from argparse import Namespace
 from dataclasses import replace
-from itertools import count
 from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import TrainerControl
 
+from llm_tutorial import training
 from llm_tutorial.commands import bench
 from llm_tutorial.corpus import load_wikipedia
 from llm_tutorial.device import Device
-from llm_tutorial.training import PRESETS, build_trainer
+from llm_tutorial.training import PRESETS
 
 SMOKE = PRESETS["smoke"]
 CPU = Device("cpu", False, "for a test")
@@ -89,42 +88,23 @@ def test_throughput_follows_from_the_seconds_of_each_step(setting, monkeypatch):
 
 
 @pytest.mark.usefixtures("few_texts")
-def test_recite_trains_until_95_percent_and_the_classic_recipe_as_long(monkeypatch, capsys):
-    trained, ticks = [], count()
+def test_recite_trains_until_95_percent(monkeypatch, capsys):
+    stops = []
 
-    def build(model, arguments, *given, preset, callbacks):
-        trained.append((preset.stop_at, preset.muon_lr, arguments.learning_rate, arguments.train_batch_size))
-        return build_trainer(model, arguments, *given, preset=preset, callbacks=callbacks)
+    def build(*given, preset):
+        stops.append(preset.stop_at)
+        return training.build_trainer(*given, preset=preset)
 
     monkeypatch.setattr(bench, "build_trainer", build)
-    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
     monkeypatch.setattr(bench, "recited_share", lambda *_: 0.96)
     assert bench.main(Namespace(kind="recite", preset="smoke", repeats=2, steps=None, json=True)) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert trained == [(0.95, 5e-3, 2e-3, 4)] * 2 + [(None, None, 5e-5, 8)] * 2
-    ours, classic = found["own"], found["classic"]
-    assert (ours["seconds"], ours["steps"], ours["exact_match"]) == (1.0, 4, 0.96)
-    assert classic["steps"] == 1, "the clock ticks at each step, and the preset took one second"
-    assert ours["loss"] < classic["loss"]
-
-
-def test_the_classic_learning_rate_falls_to_zero_over_time(monkeypatch):
-    clock = iter([100.0, 102.5, 107.5, 110.0])
-    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=9.0)
-    decay, control, rates = bench._DecayOverTime(2.0, 10.0), TrainerControl(), []
-    decay.on_train_begin(None, None, control)
-    for _ in range(3):
-        assert not control.should_training_stop
-        decay.on_step_end(None, None, control, optimizer=optimizer)
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == [1.5, 0.5, 0.0]
-    assert control.should_training_stop
+    found = json.loads(capsys.readouterr().out)["own"]
+    assert (stops, found["exact_match"], found["steps"]) == ([0.95, 0.95], 0.96, 4)
 
 
 @pytest.mark.usefixtures("few_texts")
 @pytest.mark.parametrize(("kind", "text"), [
-    ("recite", ["preset ", "classic recipe", "exact_match"]),
+    ("recite", ["preset ", "exact_match"]),
     ("throughput", ["Trainer", "bare PyTorch loop", "median over pairs of steps", "GFLOP/s"]),
 ])
 def test_results_are_one_json_object_or_a_table(capsys, kind, text):

@@ -7,6 +7,7 @@ import ast
 import json
 import pickle
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ SECRETS = {
     "a password in an address": re.compile(r"\bhttps?://[^\s/:@\"'{}]+:[^\s/@\"'{}]+@[\w-]+\.\w"),
     "a path of a computer": re.compile(
         r"(?<![\w.:/-])/(?:home|root|Users|work|workspaces?)/[\w.]|\b[A-Za-z]:\\Users\\\w|" + re.escape(str(ROOT))),
+}
+# Outputs tell on whose machine a notebook was executed. A source may name Colab's mounted drive.
+TRACES = {
+    "an absolute path": re.compile(
+        r"(?<![\w.:/<-])/(?:home|root|Users|work|workspaces?|tmp|opt|usr|var|private|mnt|media|srv|kaggle|etc)/[\w.]"
+        r"|\b[A-Za-z]:\\(?:Users|Windows|Program|Temp)\b|\bfile://|~/\w"),
+    "a folder of installed packages": re.compile(r"\b(?:site|dist)-packages\b|\.(?:venv|conda|pyenv|cache)\b"),
+    "the number of a process": re.compile(r"ipykernel_\d+|<ipython-input-\d+-[0-9a-f]{6,}>"),
+    "an address in a network": re.compile(
+        r"(?<![\d.])(?:10\.\d{1,3}|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?![\d.])"),
 }
 
 
@@ -82,16 +93,22 @@ def code_of(path: Path) -> str:
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a file; of a notebook without pictures, whose base64 spells anything."""
+    """Return the text of a file; of a notebook all strings in it but pictures, whose base64 spells anything."""
     if path.suffix != ".ipynb":
         return path.read_text(encoding="utf-8")
-    parts = []
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        parts += cell["source"]
-        for output in cell.get("outputs", []):
-            parts += [*output.get("text", []), *output.get("traceback", [])]
-            parts += [str(content) for kind, content in output.get("data", {}).items() if "image" not in kind]
-    return "".join(parts)
+    return "\n".join(strings(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def strings(part: object) -> Iterator[str]:
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, list) and all(isinstance(line, str) for line in part):
+        yield "".join(part)  # a text is stored as a list of lines
+    elif isinstance(part, list | dict):
+        for key, item in part.items() if isinstance(part, dict) else [("", item) for item in part]:
+            yield key
+            if not (key.startswith("image/") and isinstance(item, str | list)):  # in metadata, it leads to a dict
+                yield from strings(item)
 
 
 def relative(path: Path) -> str:
@@ -110,6 +127,12 @@ def test_no_secret_and_no_path_of_a_computer(path):
     if path.name == "test_notebook_style.py":  # which has such a path, to see that it is found
         text = re.sub(r"^    \"an absolute path .*$", "", text, flags=re.MULTILINE)
     assert [what for what, pattern in SECRETS.items() if pattern.search(text)] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+def test_no_trace_of_a_computer_in_a_notebook(path):
+    text = text_of(path)
+    assert [hit.group() for pattern in TRACES.values() if (hit := pattern.search(text))] == []
 
 
 @pytest.mark.parametrize(("source", "fault"), [
@@ -141,6 +164,20 @@ def test_the_scan_tells_unsafe_code_from_safe_code(source, fault):
 ])
 def test_secrets_and_paths_are_found(text, what):
     assert [each for each, pattern in SECRETS.items() if pattern.search(f"value = '{text}'")] == [what]
+
+
+@pytest.mark.parametrize(("output", "what"), [
+    ({"text": ["saved to /tm", "p/run"]}, "an absolute path"),
+    ({"data": {"text/html": "<td>/us" + "r/bin/x"}}, "an absolute path"),
+    ({"metadata": {"image/png": {"alt": "~/" + "work"}}}, "an absolute path"),
+    ({"traceback": ["python3.11/site-packages/torch"]}, "a folder of installed packages"),
+    ({"text": "ipykernel_1234/99.py:1"}, "the number of a process"),
+    ({"text": "http://192.168.1.7:8888"}, "an address in a network"),
+    ({"data": {"text/plain": "and/or, https://huggingface.co/a/b, data/models, 10.1, version 5.10.2"}}, None),
+])
+def test_traces_are_found_wherever_they_are(output, what):
+    text = "\n".join(strings({"cells": [{"source": [], "outputs": [output]}], "metadata": {}}))
+    assert [name for name, pattern in TRACES.items() if pattern.search(text)] == ([what] if what else [])
 
 
 class Touch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import json
 import math
 import os
@@ -17,11 +16,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-import torch
 import transformers
 from datasets import Dataset, IterableDataset, load_dataset
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from llm_tutorial import chunking, corpus, training
 from llm_tutorial.device import Device, pick_device
@@ -33,7 +29,6 @@ __all__ = ["changed_preset", "main", "pretrain"]
 _NAMES = ("articles", "introductions", "stream")
 _HELD_OUT = {"introductions": 500, "stream": 200}  # documents to validate with
 _TOKENIZER_DOCUMENTS = 2000  # of a stream, to train a small vocabulary on
-_WATCHED = 32  # chunks that the validation loss is taken on during the training
 _MOST_BETWEEN_SAVES = 1000  # steps
 
 Splits = Mapping[str, Dataset | IterableDataset]
@@ -100,7 +95,7 @@ def pretrain(
 
     Raises:
         ValueError: data and recipe do not fit, or the output folder holds a finished or a different run.
-        OSError: files cannot be read or written, or another run is using the output folder.
+        OSError: files cannot be read or written, or the disk has no room for the checkpoints.
         FloatingPointError: weights or losses are not finite.
     """
     processes, folder, device = int(os.environ.get("WORLD_SIZE", "1")), Path(output_dir), pick_device()
@@ -115,31 +110,23 @@ def pretrain(
         if preset.max_steps is None:
             raise ValueError("A stream has no end, so the training needs one: give --max-steps.")
         preset = replace(preset, stop_at=None)  # chunks without end cannot be recited
-    with contextlib.ExitStack() as stack:
-        if _is_main_process():
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(FileLock(folder / "run.lock", timeout=0))
-            except Timeout:
-                raise BlockingIOError(f"{folder} is in use by another run: wait for its end, or choose another "
-                                      "--output-dir.") from None
-        tokenizer, datasets, source = _training_data(data, preset, seed, tell)
-        arguments = _arguments(preset, folder, device, datasets, processes, seed)
-        transformers.set_seed(seed)
-        model = training.new_model(preset, tokenizer)
-        progress = TrainingProgress(preset.batch * preset.context_length, live=False)
-        trainer = training.build_trainer(model, arguments, datasets, tokenizer, preset=preset, callbacks=[progress])
-        stack.enter_context(_room_in(folder, model))
-        checkpoint = training.newest_checkpoint(folder)
-        first_step = 0 if checkpoint is None else _state(checkpoint).global_step
-        if checkpoint is None or not _take_last_weights(trainer, checkpoint):
-            if checkpoint is not None:
-                tell(f"resuming from {checkpoint}")
-            trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.evaluate(datasets["valid"])
-        figures = {"preset": asdict(preset), "data": source, "seed": seed, "device": device.name,
-                   "world_size": processes} | _figures(trainer, preset, datasets, first_step, progress.seconds)
-        _keep_model(trainer, folder / "model", figures)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer, datasets, source = _training_data(data, preset, seed, tell)
+    arguments = _arguments(preset, folder, device, datasets, processes, seed)
+    transformers.set_seed(seed)
+    model = training.new_model(preset, tokenizer)
+    _check_room(folder, model)
+    progress = TrainingProgress(preset.batch * preset.context_length, live=False)
+    trainer = training.build_trainer(model, arguments, datasets, tokenizer, preset=preset, callbacks=[progress])
+    checkpoint, first_step = training.newest_checkpoint(folder), 0
+    if checkpoint is not None:
+        first_step = transformers.TrainerState.load_from_json(f"{checkpoint}/trainer_state.json").global_step
+        tell(f"resuming from {checkpoint}")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.evaluate(datasets["valid"])
+    figures = {"preset": asdict(preset), "data": source, "seed": seed, "device": device.name,
+               "world_size": processes} | _figures(trainer, preset, datasets, first_step, progress.seconds)
+    _keep_model(trainer, folder / "model", figures)
     return figures
 
 
@@ -191,8 +178,8 @@ def _streamed_data(
 
 def _evenly_divided(valid: Dataset) -> Dataset:
     """Return the first chunks, a multiple of 32 or, of fewer, a power of two, so that processes share them equally."""
-    chunks = len(valid)
-    return valid.select(range(chunks // _WATCHED * _WATCHED or 1 << chunks.bit_length() - 1))
+    chunks, unit = len(valid), training.WATCHED_CHUNKS
+    return valid.select(range(chunks // unit * unit or 1 << chunks.bit_length() - 1))
 
 
 def _arguments(
@@ -207,7 +194,7 @@ def _arguments(
             # accelerate numbers CPUs as if they were GPUs, and transformers 5.15 loads no optimizer onto "cpu:0".
             os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
     steps = preset.max_steps or preset.epochs * len(datasets["train"]) // preset.batch
-    watched = min(_WATCHED, len(datasets["valid"]))
+    watched = min(training.WATCHED_CHUNKS, len(datasets["valid"]))
     return training.training_arguments(
         preset, folder, device=device, seed=seed,
         per_device_train_batch_size=preset.batch // processes,
@@ -216,25 +203,6 @@ def _arguments(
         save_strategy="steps", save_steps=min(math.ceil(steps / 10), _MOST_BETWEEN_SAVES),
         # By default the main process alone would read a stream, and send the others their share.
         accelerator_config={"dispatch_batches": False}, **changes)
-
-
-def _state(checkpoint: str) -> transformers.TrainerState:
-    return transformers.TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-
-
-def _take_last_weights(trainer: transformers.Trainer, checkpoint: str) -> bool:
-    """Take the weights of the run's last checkpoint, after which only the model folder was missing, and return True.
-
-    Return False if the training has to go on from this checkpoint.
-    """
-    state = _state(checkpoint)
-    stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-    if state.global_step < state.max_steps and not stopped:
-        return False
-    trained = type(trainer.model).from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
-    trainer.model.load_state_dict(trained.state_dict())
-    trainer.state = state
-    return True
 
 
 def _figures(
@@ -268,18 +236,12 @@ def _keep_model(trainer: transformers.Trainer, folder: Path, figures: Mapping[st
     trainer.accelerator.wait_for_everyone()
 
 
-@contextlib.contextmanager
-def _room_in(folder: Path, model: transformers.PreTrainedModel) -> Iterator[None]:
-    """Say in words that a disk is full, for which the libraries raise errors of several types."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        free, needed = shutil.disk_usage(folder).free, 12 * model.num_parameters()  # weights and two moments, in fp32
-        if free > needed and getattr(error, "errno", None) != errno.ENOSPC:
-            raise
-        raise OSError(f"{folder} has no room for a checkpoint ({error}): it needs {needed / 1e9:.2f} GB, and "
-                      f"{free / 1e9:.2f} GB are free. Make room; the same command then resumes from the newest whole "
-                      "checkpoint.") from error
+def _check_room(folder: Path, model: transformers.PreTrainedModel) -> None:
+    """Refuse a disk without room for two checkpoints, which the libraries would report late and unclearly."""
+    free, needed = shutil.disk_usage(folder).free, 24 * model.num_parameters()  # weights and two moments each, in fp32
+    if free < needed:
+        raise OSError(f"{folder} has {free / 1e9:.2f} GB free, but two checkpoints take {needed / 1e9:.2f} GB: make "
+                      "room, or choose an --output-dir on another disk.")
 
 
 @contextlib.contextmanager

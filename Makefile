@@ -14,17 +14,17 @@ COLAB_STAMP := $(COLAB)/.installed
 PIP := -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
-.PHONY: run lab test test-browser test-hub test-colab test-floors test-wheel audit colab assignments outputs clean
+.PHONY: run lab test test-browser test-edits test-hub test-colab test-floors test-wheel audit colab assignments outputs clean
 
 run: $(STAMP)  ## execute every lesson in order, and write a site under build/html
-	@echo "Executing all lessons from the first to the last cell, about five minutes on two cores"
+	@echo "Executing all lessons from the first to the last cell, about six minutes on two cores"
 	$(BIN)/llm-tutorial run
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	$(BIN)/llm-tutorial lab
 
 test: $(TEST_STAMP)  ## lint, unit tests, and every cell of every lesson against its stored output
-	@echo "Linting, unit tests, then every cell of every lesson: about six minutes on two cores"
+	@echo "Linting, unit tests, then every cell of every lesson: about nine minutes on two cores"
 	$(BIN)/ruff check .
 	$(BIN)/llm-tutorial fetch
 	$(BIN)/pytest tests -n 2
@@ -35,12 +35,16 @@ test-browser: $(BROWSER_STAMP)  ## the lessons in JupyterLab in Chromium, playgr
 	$(BIN)/llm-tutorial fetch
 	$(BIN)/pytest -vv -rs tests/browser
 
+test-edits: $(TEST_STAMP)  ## the lessons with what readers change in them, about an hour
+	$(BIN)/llm-tutorial fetch
+	$(BIN)/pytest -vv tests/edits
+
 test-hub: $(TEST_STAMP)  ## the lessons with a hub, played by a local server
 	$(BIN)/pytest -vv tests/hub
 
 test-colab: $(COLAB_STAMP)  ## unit tests, and all lessons in an imitated session, with Colab's versions
 	$(COLAB)/bin/llm-tutorial fetch
-	$(COLAB)/bin/pytest tests --ignore tests/test_assignments.py --ignore tests/test_wheel.py -W default
+	$(COLAB)/bin/pytest tests --ignore tests/test_assignments.py -W default
 	$(COLAB)/bin/python tests/colab_session.py
 
 test-floors: $(FLOORS_STAMP)  ## unit tests, and all lessons uncompared, with the lowest versions allowed

@@ -74,6 +74,7 @@ def bootstrap(place: Place) -> str:
     """
     published = f"llm-tutorial @ git+https://github.com/{place.repository}@{place.ref}"
     return "\n".join([
+        "# @title Setup for Google Colab (elsewhere this cell does nothing)",
         "import os",
         "import sys",
         "",

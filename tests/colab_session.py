@@ -5,7 +5,7 @@
 The session has an environment of its own that sees the libraries of this interpreter's, but not the package; a module
 ``google.colab`` that is loaded before the first cell; and the variable that names a wheel built from this checkout.
 Nothing else may be installed, so the session fails where a requirement of the package is not met by what is there.
-Lesson 3 saves its models to an imitated Google Drive in ``/content/drive``. Outputs are not compared.
+Outputs are not compared.
 """
 
 from __future__ import annotations
@@ -21,15 +21,11 @@ from llm_tutorial.commands.run import REFERENCE_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build/colab"
-DRIVE = Path("/content/drive")
 RUN = "import sys; sys.path.insert(0, sys.argv[1]); from llm_tutorial.cli import main; sys.exit(main(sys.argv[2:]))"
 STARTUP = 'import google.colab\n\nassert "llm_tutorial" not in __import__("sys").modules\n'
 
 
 def main() -> int:
-    if DRIVE.exists():
-        print(f"{DRIVE} exists, so Google Drive cannot be imitated there", file=sys.stderr)
-        return 1
     shutil.rmtree(FOLDER, ignore_errors=True)
     work = FOLDER / "content"
     work.mkdir(parents=True)
@@ -52,11 +48,8 @@ def main() -> int:
         return 1
     paths = [str(work / name) for name in names]
     command = [python, "-c", RUN, str(ROOT / "src"), "run", *paths, "--output", str(FOLDER / "pages")]
-    try:
-        status = subprocess.run(command, cwd=work, env=environment).returncode
-        found = faults(packages, work, names) if status == 0 else []
-    finally:
-        shutil.rmtree(DRIVE, ignore_errors=True)
+    status = subprocess.run(command, cwd=work, env=environment).returncode
+    found = faults(packages) if status == 0 else []
     print(*found, sep="\n", file=sys.stderr)
     return status or bool(found)
 
@@ -73,18 +66,12 @@ def session_python(folder: Path) -> tuple[str, Path]:
     return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")), packages
 
 
-def faults(packages: Path, work: Path, names: list[str]) -> list[str]:
+def faults(packages: Path) -> list[str]:
     """Return what the session did not do."""
     found = []
     installed = sorted(path.name for path in packages.glob("*.dist-info"))
     if [name.partition("-")[0] for name in installed] != ["llm_tutorial"]:
         found.append(f"installed by the bootstrap cells: {', '.join(installed) or 'nothing'}, not the package alone")
-    if "03_pretraining.ipynb" in names:
-        saved = DRIVE / "MyDrive/llm-tutorial"
-        kept, made = ({path.relative_to(place).as_posix() for path in place.rglob("*.safetensors")}
-                      for place in (saved, work / "build"))
-        if not kept or not kept <= made:
-            found.append(f"{saved} holds {len(kept)} files of weights, not those of lesson 3 in {work / 'build'}")
     return found
 
 

@@ -7,13 +7,20 @@ import math
 import random
 import re
 from collections import Counter
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import torch
 from datasets import Dataset
 from datasets.distributed import split_dataset_by_node
+from tokenizers import decoders
 from torch.nn.functional import cross_entropy
+from transformers import get_linear_schedule_with_warmup
+
+from llm_tutorial.decoding import filter_logits, greedy_decode
+from llm_tutorial.interpretation import pseudo_perplexity
+from llm_tutorial.optimizers import orthogonalize
 
 __all__ = ["RIGHT", "WRONG"]
 
@@ -28,9 +35,9 @@ def spoiling(solution):
     return answer
 
 
-def my_softmax(logits):
-    powers = torch.exp(logits - logits.max(dim=-1, keepdim=True).values)
-    return powers / powers.sum(dim=-1, keepdim=True)
+def my_softmax(logits, dim=-1):
+    powers = torch.exp(logits - logits.max(dim=dim, keepdim=True).values)
+    return powers / powers.sum(dim=dim, keepdim=True)
 
 
 def my_labels(original_ids, masked_ids, mask_token_id):
@@ -56,10 +63,14 @@ def my_pseudo_perplexity(*given):
     return math.exp(hidden_losses(*given).mean())
 
 
-def my_two_masks(logits, labels):
+def my_two_masks(logits, labels, dim=-1, mean=torch.mean):
     labeled = labels != -100
-    log_probabilities = logits[labeled].log_softmax(dim=-1)
-    return -log_probabilities.gather(1, labels[labeled][:, None]).mean()
+    log_probabilities = logits[labeled] if dim is None else logits[labeled].log_softmax(dim)
+    return -mean(log_probabilities.gather(1, labels[labeled][:, None]))
+
+
+def labeled_probabilities(*given):
+    return my_two_masks(*given, mean=torch.neg).exp()
 
 
 def indexed(logits, labels):
@@ -68,7 +79,8 @@ def indexed(logits, labels):
 
 
 def labeled_losses(logits, labels):
-    return cross_entropy(logits[0], labels[0], reduction="none", ignore_index=-100)
+    return torch.where(labels[0] == -100, 0, torch.stack([
+        -row.log_softmax(dim=-1)[label] for row, label in zip(logits[0], labels[0].clamp(min=0), strict=True)]))
 
 
 def my_top_k(logits, k, ruled_out=-torch.inf):
@@ -127,12 +139,31 @@ def my_chunks(ids, length):
     return [ids[start:start + length] for start in range(0, len(ids) - length + 1, length)]
 
 
+def endless(*_):
+    while True:
+        pass
+
+
 def my_steps(chunks, batch, epochs):
     return math.ceil(chunks / batch) * epochs
 
 
 def my_bits_per_byte(loss, tokens, text, base=2, size=lambda text: len(text.encode())):
     return loss / math.log(base) * tokens / size(text)
+
+
+def my_recited(written, chunks, prompt, share=all):
+    return sum(share(token == chunk[prompt + place] for place, token in enumerate(row))
+               for row, chunk in zip(written, chunks, strict=True)) / len(chunks)
+
+
+def recited_by_tensors(written, chunks, prompt):
+    written, chunks = torch.tensor(written), torch.tensor(chunks)
+    return (written == chunks[:, prompt:prompt + written.shape[1]]).all(dim=1).float().mean()
+
+
+def muon_size(shapes, keep=lambda name, shape: ".h." in name and len(shape) == 2, size=math.prod):
+    return sum(size(shape) for name, shape in shapes.items() if keep(name, shape))
 
 
 def my_parameters(v, p, d, n, head=0, position=1, bias=1, final=1, norms=1):
@@ -218,17 +249,6 @@ def greedy(word, known, otherwise=lambda cut, rest: ["[UNK]"], inner=""):
     return cut
 
 
-def never_ending(word, known):
-    cut, start = [], 0
-    while start < len(word):
-        for end in range(len(word), start, -1):
-            if word[start:end] in known:
-                cut.append(word[start:end])
-                start = end
-                break
-    return cut
-
-
 def ways(word, known):
     """The lesson's."""
     heads = [word[:end] for end in range(1, len(word) + 1) if word[:end] in known]
@@ -269,17 +289,51 @@ def bytes_back(pieces):
     return bytes(table[character] for piece in pieces for character in piece)
 
 
-def my_text_back(pieces):
-    return bytes_back(pieces).decode()
+def pieces_decoded(pieces):
+    """By the library: what is no UTF-8 becomes U+FFFD."""
+    return decoders.ByteLevel().decode(pieces).encode()
 
 
-def decoded_alone(pieces, errors="replace"):
-    return "".join(bytes_back([piece]).decode(errors=errors) for piece in pieces)
-
-
-def minus_256(pieces, errors="replace"):
+def minus_256(pieces):
     """Right for the bytes up to 32, and for all that stand for themselves."""
-    return bytes(ord(character) % 256 for character in "".join(pieces)).decode(errors=errors)
+    return bytes(ord(character) % 256 for character in "".join(pieces))
+
+
+def my_orthogonal(x, coefficients, divide=torch.linalg.matrix_norm):
+    x = x / divide(x)
+    for a, b, c in coefficients:
+        gram = x @ x.T
+        x = a * x + b * gram @ x + c * gram @ gram @ x
+    return x
+
+
+def from_the_right(x, coefficients):
+    x = x.T / x.norm()
+    for a, b, c in coefficients:
+        x = a * x + b * x @ (x.T @ x) + c * x @ (x.T @ x) @ (x.T @ x)
+    return x.T
+
+
+def orthogonal_by_one_gram(x, coefficients):
+    x = x / x.norm()
+    gram = x @ x.T
+    for a, b, c in coefficients:
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+def my_rate(step, steps, warmup, peak):
+    return peak * step / warmup if step < warmup else peak * (steps - step) / (steps - warmup)
+
+
+def rate_by_the_library(step, steps, warmup, peak):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    [rate] = get_linear_schedule_with_warmup(optimizer, warmup, steps).lr_lambdas
+    return peak * rate(step)
+
+
+def my_exponent(one, other, log=math.log):
+    return log(one[1] / other[1]) / log(other[0] / one[0])
 
 
 def my_rows(rows, rank, processes, *, last=True, start=0):
@@ -308,50 +362,135 @@ def my_devices(parameters, memory, each=16, rounded=math.ceil):
     return rounded(each * parameters / memory)
 
 
-# By exercise; "costly" and the other texts of one's own are in test_exercises.py.
+def square_forgotten(x, coefficients):
+    x = x / x.norm()
+    for a, b, c in coefficients:
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram) @ x
+    return x
+
+
+# By exercise; right texts for "surer" and "sure_prompt" depend on the model, and are in test_exercises.py.
 RIGHT = {
+    "costly": ["ᚠᛇᚻ᛫ᛒᛦᚦ᛫ᚠᚱᚩᚠᚢᚱ"],
+    "token_id": [9, 9.0, torch.tensor([9])],
+    "mask_place": [6, np.int64(6)],
+    "next_label": ["is", " is"],
+    "next_id": [lambda logits: logits[0, -1].argmax(), lambda logits: logits[:, -1].topk(1).indices,
+                lambda logits: np.argmax(logits.numpy()[0, -1])],
     "softmax": [my_softmax, lambda logits: my_softmax(logits).tolist(), lambda logits: my_softmax(logits).numpy(),
-                lambda logits: (logits - logits.max()).softmax(-1),
                 lambda logits: 1 / (logits.unsqueeze(-2) - logits.unsqueeze(-1)).exp().sum(-1)],
     "labels": [my_labels, lambda *given: my_labels(*given).tolist()],
-    "pseudo_perplexity": [my_pseudo_perplexity],
+    "pseudo_perplexity": [my_pseudo_perplexity,
+                          lambda *given: 2 ** (hidden_losses(*given) / math.log(2)).mean()],
     "two_masks": [my_two_masks, lambda *given: my_two_masks(*given).item()],
     "top_k": [my_top_k, lambda *given: my_top_k(*given).tolist(), lambda *given: my_top_k(*given, -1e9),
               lambda *given: my_top_k(*given, torch.finfo(torch.float32).min)],
     "loss": [my_loss, lambda *given: my_loss(*given).item()],
     "sample": [my_sample, gumbel, inverse_cdf],
     "cached_greedy": [my_cached_greedy, lambda *given: my_cached_greedy(*given).tolist(), fed_once_more],
+    "chunk_count": [lambda tokens, length: tokens // length, lambda *given: float(given[0] // given[1]),
+                    lambda tokens, length: np.floor(tokens / length)],
+    "dropped": [lambda ids, length: ids[len(ids) - len(ids) % length:],
+                lambda ids, length: tuple(ids[len(ids) // length * length:]),
+                lambda ids, length: torch.tensor(ids, dtype=torch.long)[len(ids) // length * length:]],
+    "recited": [my_recited, recited_by_tensors],
+    "muon_weights": [muon_size, lambda shapes: float(muon_size(shapes))],
+    "momentum": [lambda mean, gradient, beta: mean + (1 - beta) * (gradient - mean),
+                 lambda mean, gradient, beta: torch.tensor(mean).lerp(torch.tensor(gradient), 1 - beta)],
+    "orthogonal": [my_orthogonal, from_the_right, lambda *given: my_orthogonal(*given).tolist()],
+    "rate": [my_rate, rate_by_the_library, lambda *given: torch.tensor(my_rate(*given))],
+    "cut": [lambda ids, length, offset: my_chunks(ids[offset:], length),
+            lambda ids, length, offset: torch.tensor(ids[offset:]).unfold(0, length, length)
+            if len(ids) - offset >= length else []],
+    "exponent": [my_exponent, lambda *given: my_exponent(*given, log=np.log10),
+                 lambda one, other: -np.polyfit(*np.log([one, other]).T, 1)[0]],
+    "utf8": [lambda character: len(character.encode()), lambda character: len(bytearray(character, "utf-8")),
+             lambda character: float(len(character.encode()))],
+    "neighbors": [pairwise, lambda word: [word[at:at + 2] for at in range(len(word) - 1)],
+                  lambda word: list(map(list, pairwise(word)))],
+    "dealt": [lambda rows: list(range(1, rows, 2)), lambda rows: np.arange(1.0, rows, 2)],
+    "weighted_mean": [lambda one, n, other, m: (one * n + other * m) / (n + m),
+                      lambda one, n, other, m: np.average([one, other], weights=[n, m]),
+                      lambda one, n, other, m: Fraction(int(one * n + other * m), n + m)],
     "chunks": [my_chunks, lambda *given: tuple(map(tuple, my_chunks(*given))), lambda *given: iter(my_chunks(*given)),
                lambda ids, length: torch.tensor(ids[:len(ids) // length * length], dtype=torch.long).view(-1, length)],
     "steps": [my_steps, lambda *given: float(my_steps(*given)), lambda *given: torch.tensor(my_steps(*given))],
     "bits_per_byte": [my_bits_per_byte, lambda *given: torch.tensor(my_bits_per_byte(*given))],
     "parameters": [my_parameters, lambda *sizes: float(my_parameters(*sizes))],
     "adamw": [my_adamw, adamw_by_torch, lambda *given: list(my_adamw(*given))],
-    "fertility": [my_fertility],
+    "fertility": [my_fertility, lambda tokenizer, text: Fraction(
+        len(tokenizer(text, add_special_tokens=False).input_ids), len(text.split()))],
     "pair": [my_pair, lambda words: list(my_pair(words)), lambda words: tuple(np.array(my_pair(words))), last_pair],
-    "fewest": [my_fewest, by_breadth, lambda word, known: tuple(my_fewest(word, frozenset(known))),
-               lambda *given: my_fewest(*given, choose=lambda cuts, key: min(reversed(cuts), key=key))],
-    "text_back": [my_text_back],
+    "fewest": [my_fewest, by_breadth, lambda word, known: tuple(my_fewest(word, frozenset(known)))],
+    "bytes_back": [bytes_back, lambda pieces: bytearray(bytes_back(pieces))],
     "rows": [my_rows, rows_by_the_library, lambda rows, rank, n: range(rank, rows, n),
-             lambda *given: iter(my_rows(*given)), lambda *given: np.array(my_rows(*given))],
+             lambda *given: iter(my_rows(*given)), lambda *given: np.array(my_rows(*given)),
+             lambda *given: list(map(float, my_rows(*given)))],
     "average": [my_average, lambda gradients, tokens: torch.tensor(
         np.average([gradient.numpy() for gradient in gradients], axis=0, weights=tokens))],
     "rounds": [my_rounds, lambda batch, n, fits: np.ceil(batch / n / fits)],
-    "hours": [my_hours],
+    "hours": [my_hours, lambda *given: np.float32(my_hours(*given))],
     "devices": [my_devices, lambda *given: float(my_devices(*given))],
 }
 
 WRONG = {
+    "surer": [
+        ("0 [MASK] tokens", "Paris is the mask of France."),
+        ("in capital letters", "Paris is the [mask] of France."),
+        ("2 [MASK] tokens", "The [MASK] is a [MASK]."),
+        ("the Paris sentence itself", "  paris is the  [MASK] of FRANCE!"),
+        ("only 1 word ", "Great [MASK]."),
+        ("of type list, but a string", ["The [MASK] is here."]),
+    ],
+    "sure_prompt": [
+        ("is empty", " \n"),
+        ("tokens, but at most 60", "box " * 61),
+    ],
+    "costly": [
+        ("a length of 3, but at least 10", "ᚠᛇᚻ"),
+        ("35 characters and only 9 tokens", "the box at the beach is like a pool"),
+    ],
+    "token_id": [
+        ("but one number is needed", [2, 9, 3]),
+        ("Your answer is 'beach', but one number", "beach"),
+        ("the id of '[CLS]'", 2),
+        ("no such id, only those from 0 to", -1),
+        ("no such id, only those from 0 to", 0.5),
+    ],
+    "mask_place": [
+        ("in front of the text has a place too", 5),
+        ("counted from 0", 7),
+        ("another token stands there", 1),
+    ],
+    "next_label": [
+        ("only have to copy it", " beach"),
+        ("on the left", "the"),
+        ("is to be predicted there", "great"),
+        ("is of type int", 318),
+    ],
+    "next_id": [
+        ("after the first token", lambda logits: logits[0, 0].argmax()),
+        ("the least probable", lambda logits: logits[0, -1].argmin()),
+        ("one row after the other", lambda logits: logits.argmax()),
+        ("the largest logit itself", lambda logits: logits[0, -1].max()),
+        ("a probability, not an id", lambda logits: logits[0, -1].softmax(dim=-1).max()),
+        ("but one number is needed", lambda logits: logits.argmax(dim=-1)),
+        ("not the id of the most probable", lambda logits: 0),
+    ],
     "softmax": [
         ("too large for a float", lambda logits: logits.exp() / logits.exp().sum(dim=-1, keepdim=True)),
         ("all rows together", lambda logits: logits.exp() / logits.exp().sum()),
-        ("another dimension than the last", lambda logits: logits.softmax(dim=0)),
+        ("another dimension than the last", lambda logits: my_softmax(logits, 0)),
         ("not divided by their sum", lambda logits: logits.exp()),
         ("without the exponential", lambda logits: logits / logits.sum(dim=-1, keepdim=True)),
-        ("shape is (), but (5,)", lambda logits: logits.softmax(dim=-1).sum()),
-        ("add up to 2, ", lambda logits: logits.softmax(dim=-1) * 2),
-        ("not those of a softmax", lambda logits: (logits / 2).softmax(dim=-1)),
+        ("shape is (), but (5,)", lambda logits: my_softmax(logits).sum()),
+        ("add up to 2, ", lambda logits: my_softmax(logits) * 2),
+        ("not those of a softmax", lambda logits: my_softmax(logits / 2)),
         ("changes logits itself", spoiling(my_softmax)),
+        ("calls softmax of a library", torch.nn.Softmax(dim=-1)),
+        ("calls softmax of a library", lambda logits: (logits - logits.max()).softmax(-1)),
+        ("calls log_softmax of a library", lambda logits: torch.log_softmax(logits, -1).exp()),
     ],
     "labels": [
         ("0 is the id of a token", lambda original, hidden, mask: torch.where(hidden == mask, original, 0)),
@@ -376,18 +515,31 @@ WRONG = {
         ("a sum ", lambda *given: hidden_losses(*given).sum().exp().item()),
         ("still a loss", lambda *given: hidden_losses(*given).mean().item()),
         ("sign", lambda *given: (-hidden_losses(*given).mean()).exp()),
+        ("2 to the power", lambda *given: 2 ** hidden_losses(*given).mean()),
+        ("in bits", lambda *given: (hidden_losses(*given) / math.log(2)).mean().exp()),
         ("rounded", lambda *given: 1.005 * my_pseudo_perplexity(*given)),
-        ("not the pseudo-perplexity", lambda *given: 1.0),
+        ("not the pseudo-perplexity.", lambda *given: 3 * my_pseudo_perplexity(*given)),
+        ("reads 7 rows of ids, but 8 tokens", lambda *given: hidden_losses(*given)[:1].mean().exp()
+            if "Life" not in given[2] else hidden_losses(given[0], given[1], given[2][:-1]).mean().exp()),
+        ("calls pseudo_perplexity of a library", pseudo_perplexity),
         ("one number is needed", lambda *given: hidden_losses(*given).tolist() * 2),
     ],
     "two_masks": [
         ("by all places", lambda logits, labels: labeled_losses(logits, labels).mean()),
         ("-100 is taken for a token", indexed),
-        ("a sum ", lambda logits, labels: labeled_losses(logits, labels).sum()),
+        ("the sum of the losses", lambda *given: labeled_losses(*given).sum()),
         ("sign", lambda *given: -my_two_masks(*given)),
         ("perplexity", lambda *given: my_two_masks(*given).exp()),
         ("in bits", lambda *given: my_two_masks(*given) / math.log(2)),
         ("twice", lambda logits, labels: my_two_masks(logits.softmax(dim=-1), labels)),
+        ("is a mean of probabilities", lambda *given: labeled_probabilities(*given).mean()),
+        ("minus a mean of probabilities", lambda *given: -labeled_probabilities(*given).mean()),
+        ("then one logarithm", lambda *given: -labeled_probabilities(*given).mean().log()),
+        ("over the places", lambda logits, labels: my_two_masks(logits.log_softmax(dim=1), labels, dim=None)),
+        ("over the labeled places", lambda *given: my_two_masks(*given, dim=0)),
+        ("calls cross_entropy of a library", lambda logits, labels: cross_entropy(logits[0], labels[0])),
+        ("calls nll_loss of a library", lambda logits, labels: torch.nn.NLLLoss()(
+            logits[0].log_softmax(dim=-1), labels[0])),
         ("not the loss", lambda logits, labels: 0.5),
     ],
     "top_k": [
@@ -399,17 +551,21 @@ WRONG = {
         ("probabilities", lambda *given: my_top_k(*given).softmax(dim=-1)),
         ("2 of 7 tokens", lambda logits, k: torch.where(logits > logits.topk(k).values[-1], logits, -torch.inf)),
         ("7 of 7 tokens", lambda logits, k: logits),
+        ("calls filter_logits of a library", lambda logits, k: filter_logits(logits, top_k=k)),
         ("not those given", lambda *given: my_top_k(*given) + 1),
     ],
     "loss": [
         ("its own token", lambda logits, ids: cross_entropy(logits[0], ids[0])),
         ("wrong way", lambda logits, ids: cross_entropy(logits[0, 1:], ids[0, :-1])),
-        ("a sum ", lambda *given: next_losses(*given).sum()),
+        ("the sum of the losses", lambda *given: next_losses(*given).sum()),
         ("the last place", lambda logits, ids: cross_entropy(logits[0], ids[0].roll(-1))),
         ("fewer terms", lambda logits, ids: next_losses(logits, ids).sum() / ids.shape[1]),
         ("sign", lambda *given: -my_loss(*given)),
         ("perplexity", lambda *given: my_loss(*given).exp()),
         ("in bits", lambda *given: my_loss(*given) / math.log(2)),
+        ("is a mean of probabilities", lambda *given: (-next_losses(*given)).exp().mean()),
+        ("over the places", lambda logits, ids: -logits[0, :-1].log_softmax(0).gather(1, ids[0, 1:, None]).mean()),
+        ("over all places", lambda logits, ids: -logits.log_softmax(1)[0, :-1].gather(1, ids[0, 1:, None]).mean()),
         ("not the loss", lambda *given: 0.0),
     ],
     "sample": [
@@ -425,14 +581,100 @@ WRONG = {
         ("99, but the id of one of 6 tokens", lambda logits, heat, generator: 99),
     ],
     "cached_greedy": [
-        ("fed 26 tokens", lambda *given: my_cached_greedy(*given, again=True, forgetful=True)),
-        ("fed 26 tokens", lambda *given: my_cached_greedy(*given, again=True)),
-        ("fed 10 tokens", lambda *given: fed_once_more(*given, twice=True)),
+        ("fed 18 tokens", lambda *given: my_cached_greedy(*given, again=True, forgetful=True)),
+        ("fed 18 tokens", lambda *given: my_cached_greedy(*given, again=True)),
+        ("fed 9 tokens", lambda *given: fed_once_more(*given, twice=True)),
         ("the cache is not passed on", lambda *given: my_cached_greedy(*given, forgetful=True)),
         ("the new tokens alone", lambda model, ids, new: my_cached_greedy(model, ids, new)[:, ids.shape[1]:]),
         ("not the most probable", lambda *given: my_cached_greedy(*given, best=torch.argmin)),
         ("the prompt is changed", lambda *given: my_cached_greedy(*given).roll(1)),
-        ("shape is (1, 5), but (1, 9)", lambda model, ids, new: ids),
+        ("shape is (1, 5), but (1, 8)", lambda model, ids, new: ids),
+        ("calls generate of a library",
+         lambda model, ids, new: model.generate(ids, max_new_tokens=new, do_sample=False)),
+        ("calls greedy_decode of a library", greedy_decode),
+    ],
+    "chunk_count": [
+        ("not full", lambda tokens, length: math.ceil(tokens / length)),
+        ("fraction of a chunk", lambda tokens, length: tokens / length),
+        ("too many", lambda tokens, length: tokens // length + 1),
+        ("not the number", lambda tokens, length: tokens % length),
+    ],
+    "dropped": [
+        ("ids[-0:] is the whole list", lambda ids, length: ids[-(len(ids) % length):]),
+        ("at the beginning", lambda ids, length: ids[:len(ids) % length]),
+        ("not the dropped", lambda ids, length: my_chunks(ids, length)),
+        ("a list of token ids", lambda ids, length: len(ids) % length),
+    ],
+    "recited": [
+        ("share of right tokens", lambda *given: my_recited(
+            *given, share=lambda hits: Counter(hits)[True] / len(given[0][0]))),
+        ("a number of chunks", lambda *given: my_recited(*given) * len(given[0])),
+        ("in percent", lambda *given: 100 * my_recited(*given)),
+        ("one right token", lambda *given: my_recited(*given, share=any)),
+        ("only the first", lambda *given: my_recited(*given, share=next)),
+        ("which is the prompt", lambda written, chunks, prompt: my_recited(written, chunks, 0)),
+        ("whole rest of the chunk", lambda written, chunks, prompt: np.mean(
+            [row == chunk[prompt:] for row, chunk in zip(written, chunks, strict=True)])),
+        ("not the share", lambda *given: 0.1),
+        ("not the share", lambda written, chunks, prompt: my_recited(list(map(sorted, written)), [
+            chunk[:prompt] + sorted(chunk[prompt:prompt + 2]) for chunk in chunks], prompt)),
+        ("not the share", lambda written, chunks, prompt: np.mean([
+            str(row)[1:-1] in str(chunk) for row, chunk in zip(written, chunks, strict=True)])),
+        ("changes written", spoiling(my_recited)),
+    ],
+    "muon_weights": [
+        ("embeddings", lambda shapes: muon_size(shapes, lambda name, shape: len(shape) == 2)),
+        ("biases and norms", lambda shapes: muon_size(shapes, lambda name, shape: ".h." in name)),
+        ("number of matrices", lambda shapes: muon_size(shapes, size=lambda shape: 1)),
+        ("added, not multiplied", lambda shapes: muon_size(shapes, size=sum)),
+        ("not the number of weights", lambda shapes: 3),
+    ],
+    "momentum": [
+        ("belongs to the old mean", lambda mean, gradient, beta: (1 - beta) * mean + beta * gradient),
+        ("no factor", lambda mean, gradient, beta: beta * mean + gradient),
+        ("rounded", lambda mean, gradient, beta: round(beta * mean + (1 - beta) * gradient)),
+        ("not the new mean", lambda *given: 7.0),
+    ],
+    "orthogonal": [
+        ("not divided by its norm", lambda *given: my_orthogonal(*given, divide=lambda x: 1)),
+        ("largest singular value", lambda *given: my_orthogonal(*given, divide=lambda x: torch.linalg.svdvals(x)[0])),
+        ("computed once", orthogonal_by_one_gram),
+        ("not what these", lambda *given: orthogonalize(*given)),
+        ("only the first", lambda x, coefficients: my_orthogonal(x, coefficients[:1])),
+        ("belongs to the square", square_forgotten),
+        ("shape is (3, 2), but (2, 3)", lambda *given: my_orthogonal(*given).T),
+        ("not what these", lambda x, coefficients: x),
+        ("changes matrix", spoiling(my_orthogonal)),
+    ],
+    "rate": [
+        ("warm-up is missing", lambda step, steps, warmup, peak: peak * (1 - step / steps)),
+        ("counted from step 0", lambda step, steps, warmup, peak: peak * (
+            step / warmup if step < warmup else 1 - step / steps)),
+        ("does not fall", lambda step, steps, warmup, peak: peak * min(1, step / (warmup or 1))),
+        ("ends too late", lambda step, steps, warmup, peak: peak * (
+            step / warmup if step < warmup else 1 - (step - warmup) / steps)),
+        ("share of it", lambda step, steps, warmup, peak: my_rate(step, steps, warmup, 1)),
+        ("not the rate", lambda *given: 1.0),
+    ],
+    "cut": [
+        ("no effect", lambda ids, length, offset: my_chunks(ids, length)),
+        ("the short rest", lambda ids, length, offset: [ids[at:at + length] for at in range(offset, len(ids), length)]),
+        ("as a short chunk", lambda ids, length, offset: [
+            ids[:offset], *my_chunks(ids[offset:], length)] if offset else my_chunks(ids, length)),
+        ("put at the end", lambda ids, length, offset: my_chunks(np.roll(ids, -offset).tolist(), length)),
+        ("whole chunks", lambda ids, length, offset: my_chunks(ids, length)[offset:]),
+        ("not the chunks", lambda ids, length, offset: my_chunks(ids[:-offset or None], length)),
+        ("changes ids", spoiling(lambda ids, length, offset: my_chunks(ids[offset:], length))),
+    ],
+    "exponent": [
+        ("the slope, which is -b", lambda *given: -my_exponent(*given)),
+        ("without logarithms", lambda one, other: (one[1] - other[1]) / (other[0] - one[0])),
+        ("the loss needs one too", lambda one, other: (one[1] - other[1]) / math.log(other[0] / one[0])),
+        ("the parameters need one too", lambda one, other: math.log(one[1] / other[1]) / (other[0] - one[0])),
+        ("upside down", lambda *given: 1 / my_exponent(*given)),
+        ("the factor a", lambda one, other: one[1] * one[0] ** my_exponent(one, other)),
+        ("rounded", lambda *given: round(my_exponent(*given), 2)),
+        ("not the exponent", lambda *given: 7.0),
     ],
     "chunks": [
         ("the short rest", lambda ids, length: [ids[at:at + length] for at in range(0, len(ids), length)]),
@@ -441,14 +683,14 @@ WRONG = {
             ids[at:at + length] for at in range(0, len(ids) - length, length)]),
         ("padded", lambda ids, n: [(ids[at:at + n] + [0] * n)[:n] for at in range(0, len(ids), n)]),
         ("changes ids", spoiling(my_chunks)),
+        ("the short rest", lambda ids, length: torch.tensor(ids).split(length)),
+        ("does not end", endless),
         ("single values, not of chunks", lambda ids, length: ids[:length]),
-        ("only the first chunk", lambda *given: my_chunks(*given)[:1]),
         ("not the chunks", lambda *given: [chunk[::-1] for chunk in my_chunks(*given)]),
     ],
     "steps": [
         ("smaller batch", lambda chunks, batch, epochs: chunks // batch * epochs),
         ("across the end of an epoch", lambda chunks, batch, epochs: math.ceil(chunks * epochs / batch)),
-        ("across the end of an epoch, and", lambda chunks, batch, epochs: chunks * epochs // batch),
         ("one epoch", lambda chunks, batch, epochs: math.ceil(chunks / batch)),
         ("fraction of a step", lambda chunks, batch, epochs: chunks / batch * epochs),
         ("batches are full", lambda chunks, batch, epochs: (chunks // batch + 1) * epochs),
@@ -459,22 +701,22 @@ WRONG = {
         ("nats", lambda *given: my_bits_per_byte(*given, base=math.e)),
         ("bits per token", lambda loss, tokens, text: math.log2(math.exp(loss))),
         ("decimal", lambda *given: my_bits_per_byte(*given) * math.log(10)),
-        ("into nats", lambda *given: my_bits_per_byte(*given) * math.log(2) ** 2),
         ("whole text", lambda *given: my_bits_per_byte(*given, size=lambda text: 1)),
         ("rounded", lambda loss, tokens, text: 1.44 * loss * tokens / len(text.encode())),
+        ("rounded", lambda *given: round(my_bits_per_byte(*given), 1)),
         ("not the number of bits per byte", lambda *given: 0.1),
     ],
     "parameters": [
         ("head a second time", lambda *sizes: my_parameters(*sizes, head=1)),
         ("out the biases of the linear layers", lambda *sizes: my_parameters(*sizes, bias=0)),
         ("out the position embeddings", lambda *sizes: my_parameters(*sizes, position=0)),
-        ("out the layer norms of the blocks and the final layer norm",
-         lambda *sizes: my_parameters(*sizes, norms=0, final=0)),
-        ("only once, and it leaves out the final layer norm", lambda *sizes: my_parameters(*sizes, head=1, final=0)),
+        ("out the layer norms of the blocks", lambda *sizes: my_parameters(*sizes, norms=0)),
+        ("out the final layer norm", lambda *sizes: my_parameters(*sizes, final=0)),
+        ("out the layer norms", lambda *sizes: my_parameters(*sizes, norms=0, final=0)),
         ("all layers together", lambda *sizes: my_parameters(*sizes[:3], 1)),
         ("all biases", lambda v, p, d, n: my_parameters(v, p, d, n, bias=0, norms=0.5, final=0.5)),
-        ("too many", lambda *sizes: 10**12),
-        ("too few", lambda *sizes: 12),
+        ("is +999,999,927,776", lambda *sizes: 10**12),
+        ("is -72,212", lambda *sizes: 12),
     ],
     "adamw": [
         ("inside the root", lambda *given: my_adamw(*given, inside=True)),
@@ -485,9 +727,10 @@ WRONG = {
         ("learning rate", lambda *given: my_adamw(*given, times_lr=False)),
         ("does not shrink", lambda *given: my_adamw(*given[:-1], 0.0)),
         ("already corrected", corrected_moments),
-        ("new_m is not that of AdamW", lambda *given: (my_adamw(*given)[0], *given[2:4])),
-        ("though new_m and new_v are", lambda *given: (my_adamw(*given)[0] + 1, *my_adamw(*given)[1:])),
-        ("the shape of new_m is ()", lambda *given: (my_adamw(*given)[0], 0.0, my_adamw(*given)[2])),
+        ("another new_m (yours has the shape (2, 2))", lambda *given: (my_adamw(*given)[0], *given[2:4])),
+        ("needed in this order", lambda *given: (*my_adamw(*given)[1:], my_adamw(*given)[0])),
+        ("another new_weight (yours", lambda *given: (my_adamw(*given)[0] + 1, *my_adamw(*given)[1:])),
+        ("another new_m (yours has the shape ())", lambda *given: (my_adamw(*given)[0], 0.0, my_adamw(*given)[2])),
         ("3 tensors", lambda *given: my_adamw(*given)[0]),
     ],
     "fertility": [
@@ -506,7 +749,7 @@ WRONG = {
         ("in no word", lambda words: my_pair(words, pairs=lambda word: zip((word[-1], *word), word, strict=False))),
         ("in no word", lambda words: my_pair(words, pairs=lambda word: pairwise("".join(word)))),
         ("together with its count", lambda words: counted(words).most_common(1)[0]),
-        ("'ug', but a pair", lambda words: "".join(my_pair(words))),
+        ("'ug', but a list of two symbols", lambda words: "".join(my_pair(words))),
         ("of the most frequent word", lambda words: max(words, key=words.get)[:2]),
         ("changes words", spoiling(my_pair)),
     ],
@@ -520,26 +763,50 @@ WRONG = {
         ("'[UNK]' is not one of the known", lambda *given: greedy(*given, lambda cut, rest: [*cut, "[UNK]"])),
         ("joined, these pieces give 'lowe'", lambda *given: greedy(*given, lambda cut, rest: cut)),
         ("joined, these pieces give 'estlow'", lambda word, known: my_fewest(word, known)[::-1]),
-        ("never ends", never_ending),
-        ("never ends", lambda word, known: [piece for _ in iter(int, 1) for piece in known]),
-        ("far too many cuts", lambda *given: min(ways(*given), key=len, default=["[UNK]"])),
-        ("far too many cuts", lambda *given: next(all_cuts(*given), ["[UNK]"])),
+        ("does not end", endless),
+        ("does not end", lambda *given: min(ways(*given), key=len, default=["[UNK]"])),
+        ("does not end", lambda word, known: next(all_cuts(word, frozenset(known)), ["[UNK]"])),
         ("can be cut into fewer", lambda *given: my_fewest(*given, choose=max)),
         ("returns 'low est', but a list of pieces is needed", lambda word, known: " ".join(my_fewest(word, known))),
         ("returns None", lambda *given: my_fewest(*given) if my_fewest(*given)[0] != "[UNK]" else None),
         ("changes known itself", emptied),
     ],
-    "text_back": [
-        ("nothing is turned back", "".join),
-        ("only the spaces", lambda pieces: "".join(pieces).replace("Ġ", " ")),
-        ("each piece is decoded alone", decoded_alone),
-        ("read as one character each", lambda pieces: bytes_back(pieces).decode("latin-1")),
+    "bytes_back": [
+        ("nothing is turned back", lambda pieces: "".join(pieces).encode()),
+        ("only the spaces", lambda pieces: "".join(pieces).replace("Ġ", " ").encode()),
         ("256 is subtracted", minus_256),
-        ("whitespace", lambda pieces: " ".join(my_text_back(pieces).split())),
-        ("right up to character 9 and", lambda pieces: my_text_back(pieces).encode("ascii", "ignore").decode()),
-        ("right up to character 20 and", lambda pieces: my_text_back(pieces) + "<|endoftext|>"),
-        ("right up to character 0 and", lambda pieces: "<s>" + my_text_back(pieces)),
-        ("What your function returns is of type bytes, but a string", bytes_back),
+        ("left out", lambda pieces: "".join(pieces).encode("latin-1", errors="ignore")),
+        ("incomplete character", pieces_decoded),
+        ("incomplete character", lambda pieces: bytes_back(pieces).decode(errors="replace").encode()),
+        ("not the bytes", lambda pieces: bytes_back(pieces).decode("ascii", "ignore").encode()),
+        ("not the bytes", lambda pieces: bytes_back([*pieces, "<|endoftext|>"])),
+        ("but bytes are needed", lambda pieces: bytes_back(pieces).decode()),
+    ],
+    "dealt": [
+        ("rank 0", lambda rows: list(range(0, rows, 2))),
+        ("one by one", lambda rows: list(range(rows))[(rows + 1) // 2:]),
+        ("counted from 1", lambda rows: [row for row in range(1, rows + 1) if row % 2 == 0]),
+        ("not the rows of rank 1", lambda rows: [1]),
+        ("not the rows of rank 1", lambda rows: itertools.count(1, 2)),
+    ],
+    "weighted_mean": [
+        ("count alike", lambda one, n, other, m: (one + other) / 2),
+        ("that is a sum", lambda one, n, other, m: one * n + other * m),
+        ("the other one's", lambda one, n, other, m: (one * m + other * n) / (n + m)),
+        ("rounded", lambda one, n, other, m: round((one * n + other * m) / (n + m))),
+        ("not the mean loss", lambda *given: 99.0),
+    ],
+    "utf8": [
+        ("its number in Unicode", ord),
+        ("characters are counted", len),
+        ("not the number of bytes", lambda character: len(character.encode("utf-16"))),
+    ],
+    "neighbors": [
+        ("do not overlap", lambda word: [word[at:at + 2] for at in range(0, len(word) - 1, 2)]),
+        ("once, even where it occurs twice", lambda word: dict.fromkeys(pairwise(word)).keys()),
+        ("last and the first letter", lambda word: list(zip(word, word[1:] + word[0], strict=True))),
+        ("not the pairs", lambda word: list(itertools.combinations(word, 2))),
+        ("a list of pairs", lambda word: word),
     ],
     "rows": [
         ("counted from 1", lambda *given: my_rows(*given, start=1)),
@@ -550,7 +817,8 @@ WRONG = {
         ("there is no row 10", lambda rows, rank, n: [*my_rows(rows, rank, n), rows]),
         ("there is no row 10", lambda rows, rank, n: itertools.count(rank, n)),
         ("twice or never", lambda *given: []),
-        ("a list of whole numbers", lambda *given: [1.0, 4.0]),
+        ("twice or never", lambda *given: [1.5, 4.0]),
+        ("one number is needed", lambda rows, rank, n: [["1"]]),
     ],
     "average": [
         ("plain mean", lambda gradients, tokens: sum(gradients) / len(gradients)),

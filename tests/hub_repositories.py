@@ -1,4 +1,4 @@
-"""Small repositories with the file names of the real ones, and content good enough for the notebooks' asserts."""
+"""Small repositories with the file names of the real ones, and content good enough for the notebooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-import torch
 import transformers
 from hub_server import Repository
 
@@ -17,10 +16,6 @@ from llm_tutorial.sources import files
 
 # The files beside those of a checkpoint; nobody may ask for them.
 UNWANTED = dict.fromkeys(("README.md", "onnx/model.onnx", "pytorch_model.bin", "tf_model.h5"), b"not wanted")
-# Lesson 2 measures these, so a model that knows nothing else passes its asserts.
-KNOWN_SENTENCES = ("Swimming at the beach is a great way to cool off.", "The children play in the garden.",
-                   "On a hot day in July, with the whole family in the car, Swimming at the beach is a great way.")
-
 
 def bert_base_uncased() -> Repository:
     """The bundled masked model under the name of the hub's: architecture and vocabulary are the same."""
@@ -31,19 +26,11 @@ def bert_base_uncased() -> Repository:
 
 
 def gpt2(folder: Path) -> Repository:
-    """A two-layer GPT-2 with GPT-2's own tokenizer and positions, which has learned a few sentences by heart."""
+    """A two-layer GPT-2 with random weights, and with GPT-2's own tokenizer and positions."""
     tokenizer = load_gpt2_tokenizer()
     transformers.set_seed(0)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
         n_embd=64, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
-    model.loss_type = "ForCausalLM"
-    rows = [torch.tensor([tokenizer(sentence)["input_ids"]]) for sentence in KNOWN_SENTENCES]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(30):
-        loss = sum(model(input_ids=ids, labels=ids).loss for ids in rows) / len(rows)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
     model.eval().save_pretrained(folder)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 1024}', encoding="utf-8")

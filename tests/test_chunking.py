@@ -13,7 +13,14 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFas
 
 from llm_tutorial import chunking
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
-from llm_tutorial.chunking import chunk_documents, chunked_dataset, pack_tokens, packed_dataset, packed_stream
+from llm_tutorial.chunking import (
+    chunk_documents,
+    chunked_dataset,
+    pack_tokens,
+    packed_dataset,
+    packed_stream,
+    recut_dataset,
+)
 
 SENTENCE = "life is like a box of chocolates."
 # Some rests are long, some short, and one document gives no chunk of 16.
@@ -51,6 +58,25 @@ def test_a_chunked_dataset_keeps_only_the_ids(causal_tokenizer):
     assert chunked["train"].column_names == ["input_ids"]
     assert chunked["train"]["input_ids"][:] == chunk_documents(TEXTS, causal_tokenizer, 16).input_ids
     assert chunked["valid"]["input_ids"][:] == chunk_documents(TEXTS[2:3], causal_tokenizer, 16).input_ids
+
+
+def test_every_pass_is_cut_from_another_place_and_holds_all_tokens_but_the_rests(causal_tokenizer):
+    texts = Dataset.from_dict({"text": TEXTS})
+    joined = [index for text in TEXTS for index in (*ids_of(causal_tokenizer, text), causal_tokenizer.eos_token_id)]
+    places = set()
+    for seed in range(6):
+        [first, *_] = rows = recut_dataset(texts, causal_tokenizer, 16, passes=1, seed=seed)["input_ids"][:]
+        offset = next(at for at in range(16) if joined[at:at + 16] == first)
+        assert list(itertools.chain(*rows)) == joined[offset:offset + 16 * len(rows)]
+        assert len(joined) - offset - 16 * len(rows) < 16
+        places.add(offset)
+    assert len(places) > 2
+    several = recut_dataset(texts, causal_tokenizer, 16, passes=3, seed=0)
+    assert several["labels"][:] == several["input_ids"][:]
+    assert several["input_ids"][:len(rows)] == recut_dataset(texts, causal_tokenizer, 16, passes=1)["input_ids"][:]
+    assert several["input_ids"][len(rows) - 1:] != several["input_ids"][:len(rows) + 1]
+    with pytest.raises(ValueError, match="give no chunk of context_length=64: use more"):
+        recut_dataset(texts.select([3]), causal_tokenizer, 64, passes=1)
 
 
 @pytest.mark.parametrize("make", [chunked_dataset, packed_dataset])

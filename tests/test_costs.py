@@ -103,6 +103,15 @@ def test_activations_are_those_that_autograd_keeps(dropout, batch, length):
     assert counted == really_kept(model, batch, length) > 0
 
 
+def test_fused_attention_keeps_what_pytorchs_fused_kernel_keeps():
+    config = GPT2Config(vocab_size=70, n_positions=64, n_embd=32, n_layer=2, n_head=2, bos_token_id=None,
+                        eos_token_id=None, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, attn_implementation="sdpa")
+    model = GPT2LMHeadModel(config)
+    fused, plain = (activation_bytes(model, 1, 64, fused=fused) for fused in (True, False))
+    assert fused == pytest.approx(really_kept(model, 1, 64), rel=0.02)
+    assert plain == fused + 2 * 2 * 64 * 64 * 4, "the probabilities of two heads in two layers"
+
+
 def test_a_context_beyond_the_models_positions_is_refused(causal_lm):
     with pytest.raises(ValueError, match="context_length=65 is beyond the 64 positions of this model"):
         activation_bytes(causal_lm, 1, 65)

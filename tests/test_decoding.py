@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, pipeline
+from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, pipeline
 
 from llm_tutorial.decoding import filter_logits, greedy_decode, next_tokens, sample_decode, top_predictions
 
@@ -81,8 +81,9 @@ def test_a_sampled_token_is_drawn_from_the_softmax(causal_lm, causal_tokenizer, 
     ({"top_k": 40}, [TopKLogitsWarper(40)]),
     ({"top_p": 0.01}, [TopPLogitsWarper(0.01)]),
     ({"top_p": 0.9}, [TopPLogitsWarper(0.9)]),
-    ({"temperature": 2.5, "top_k": 30, "top_p": 0.8},
-     [TemperatureLogitsWarper(2.5), TopKLogitsWarper(30), TopPLogitsWarper(0.8)]),
+    ({"min_p": 0.1}, [MinPLogitsWarper(0.1)]),
+    ({"temperature": 2.5, "top_k": 30, "top_p": 0.8, "min_p": 0.3},
+     [TemperatureLogitsWarper(2.5), TopKLogitsWarper(30), TopPLogitsWarper(0.8), MinPLogitsWarper(0.3)]),
 ])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_filtered_logits_equal_the_librarys_warpers(options, warpers, seed):
@@ -97,16 +98,18 @@ def test_filtering_leaves_its_input_alone_and_a_share_of_one_keeps_all():
     logits = 5 * torch.randn(50_257, generator=generator())
     before = logits.clone()
     assert torch.equal(filter_logits(logits, top_p=1.0, top_k=50_257), before)
-    filter_logits(logits, temperature=0.5, top_k=3, top_p=0.5)
+    assert torch.equal(filter_logits(logits, top_k=0, min_p=0), before)
+    filter_logits(logits, temperature=0.5, top_k=3, top_p=0.5, min_p=0.1)
     assert torch.equal(logits, before)
 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"temperature": 0}, "temperature=0 must be above 0; for the most probable token use greedy_decode"),
-    ({"top_k": 0}, "top_k=0 must be between 1 and the vocabulary size, 288"),
-    ({"top_k": 289}, "top_k=289 must be between 1 and the vocabulary size, 288"),
+    ({"top_k": -1}, "top_k=-1 must be between 0, for all, and the vocabulary size, 288"),
+    ({"top_k": 289}, "top_k=289 must be between 0, for all, and the vocabulary size, 288"),
     ({"top_p": 0}, "top_p=0 must be above 0 and at most 1"),
     ({"top_p": 1.1}, "top_p=1.1 must be above 0 and at most 1"),
+    ({"min_p": 1.1}, "min_p=1.1 must be between 0 and 1"),
 ])
 def test_bad_filters_are_named_with_a_remedy(causal_lm, causal_tokenizer, options, message):
     with pytest.raises(ValueError, match=message):

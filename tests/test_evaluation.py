@@ -58,6 +58,26 @@ def test_a_text_known_by_heart_is_recited_and_each_wrong_token_counts(causal_lm,
     assert recited_share(causal_lm, recited, 4, 8, batch_size) == measured.exact_match
 
 
+def test_a_prompt_begins_where_it_is_told_to_or_anywhere(causal_lm, recited):
+    later = [[7, 8, 9, *row] for row in recited]
+    assert continuations(causal_lm, later, 4, 8, start=3) == [row[4:] for row in recited]
+    assert recitation(causal_lm, later, 4, 8, start=3).exact_match == 1
+    assert recited_share(causal_lm, later, 4, 8, start=3) == 1 > recited_share(causal_lm, later, 4, 8)
+    prompts = []
+    hook = causal_lm.register_forward_pre_hook(
+        lambda *given: prompts.append(given[-1]["input_ids"].tolist()), with_kwargs=True)
+    chunk = list(range(1, 41))
+    drawn = [recited_share(causal_lm, [chunk] * 30, 4, 8, start=None) for _ in range(2)]
+    hook.remove()
+    assert drawn[0] == drawn[1]
+    assert prompts[0] == prompts[1], "the same places in every call"
+    begins = {row[0] - 1 for row in prompts[0]}
+    assert len(begins) > 10
+    assert begins <= set(range(40 - 12 + 1))
+    with pytest.raises(ValueError, match=r"has 15 tokens, but start \+ prompt \+ continuation = 16 are needed"):
+        recitation(causal_lm, later, 4, 8, start=4)
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_the_end_token_is_never_written(causal_lm, recited, several):
     end = recited[0][6]

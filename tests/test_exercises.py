@@ -2,37 +2,31 @@
 
 # ruff: noqa: ARG005  (an answer takes all arguments, right or wrong)
 
+import contextlib
 import copy
 import math
 import random
 import re
+import signal
 import sys
-from collections import Counter
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import exercise_answers
 import pytest
 import torch
 from exercise_answers import RIGHT, WRONG
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
 from llm_tutorial.decoding import Prediction
-from llm_tutorial.exercises import (
-    Exercise,
-    Exercises,
-    Fault,
-    Feedback,
-    call,
-    causal,
-    masked,
-    pretraining,
-    scaling,
-    tokenization,
-)
+from llm_tutorial.exercises import causal, checking, masked, pretraining, scaling, tokenization, training_well
+from llm_tutorial.exercises.answers import call
+from llm_tutorial.exercises.checking import Exercise, Exercises, Fault, Feedback
 
-MODULES = {name: module for module in (masked, causal, pretraining, tokenization, scaling) for name in module.EXERCISES}
-TEXTS = {"surer", "sure_prompt", "costly"}
-FUNCTIONS = [name for name in MODULES if name not in TEXTS]
+LESSONS = [masked, causal, pretraining, training_well, tokenization, scaling]
+MODULES = {name: module for module in LESSONS for name in module.EXERCISES}
+FUNCTIONS = [name for name in MODULES if callable(WRONG[name][-1][1])]
+HINTS = ("Divide by two.", "What is left?", "Nothing is left of an even number.")
 PARIS = "Paris is the [MASK] of France."
 
 
@@ -45,7 +39,7 @@ def gpt2():
 def given(masked_lm, masked_tokenizer, causal_lm, causal_tokenizer, gpt2):
     return {masked: {"model": masked_lm, "tokenizer": masked_tokenizer},
             causal: {"model": causal_lm, "tokenizer": causal_tokenizer},
-            pretraining: {}, tokenization: {"tokenizer": gpt2}, scaling: {}}  # fmt: skip
+            pretraining: {}, training_well: {}, tokenization: {"tokenizer": gpt2}, scaling: {}}
 
 
 @pytest.fixture
@@ -61,12 +55,27 @@ def is_even(answer, *, truth, **_):
 
 @pytest.fixture
 def exercises():
-    return Exercises({"even": Exercise(is_even, "Divide by two.")}, truth=True, other=1)
+    return Exercises({"even": Exercise(is_even, HINTS, 5, 2)}, truth=True, other=1)
 
 
-def test_there_are_right_and_wrong_answers_for_each_exercise():
-    assert len(MODULES) == 25
-    assert set(RIGHT) == set(WRONG) == set(FUNCTIONS)
+@pytest.fixture
+def impatient(monkeypatch):
+    """Answers that never end are stopped soon."""
+    monkeypatch.setattr(checking, "SECONDS", 0.1)
+    monkeypatch.setattr(checking, "TICK", 0.05)
+
+
+def test_each_lesson_has_two_warm_ups_and_each_exercise_right_and_wrong_answers_and_three_hints():
+    assert set(WRONG) == set(MODULES) == {*RIGHT, "surer", "sure_prompt"}  # they depend on the model
+    for lesson in LESSONS:
+        exercises = list(lesson.EXERCISES.values())
+        assert len(exercises) <= 7
+        assert [exercise.difficulty for exercise in exercises[:2]] == [1, 1]
+        for exercise in exercises:
+            assert exercise.difficulty in (1, 2, 3)
+            assert 1 <= exercise.minutes <= 30
+            assert len(exercise.hints) == 3
+            assert all(20 < len(hint) < 230 and "`" not in hint for hint in exercise.hints)
 
 
 @pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
@@ -76,18 +85,95 @@ def test_right_answers_are_right(check, name, answer):
 
 @pytest.mark.parametrize(
     ("name", "fragment", "answer"), [(name, *wrong) for name, answers in WRONG.items() for wrong in answers])
-def test_typical_mistakes_are_named(check, name, fragment, answer):
+def test_typical_mistakes_are_named(check, request, name, fragment, answer):
+    if "does not end" in fragment:
+        request.getfixturevalue("impatient")
     feedback = check(name, answer)
     assert not feedback.correct
     assert fragment in feedback.message
     assert " raises " not in feedback.message
 
 
-def test_the_hint_comes_with_the_second_failure_and_again_after_a_success(exercises):
+def test_the_second_failure_points_to_the_hints_and_an_empty_answer_is_no_failure(exercises):
+    wrong, pointed = "Two is even.", 'Two is even. Type exercises.hint("even") for a hint.'
+    for answer, message in ((..., "There is no answer yet."), (False, wrong), (..., "There is no answer yet."),
+                            (False, pointed), (True, "That is right."), (False, pointed)):
+        given = answer if answer is ... else lambda number, answer=answer: answer
+        assert exercises.check("even", given) == Feedback(answer is True, message)
+
+
+def test_hints_come_one_by_one_and_begin_again(exercises):
     for _ in range(2):
-        assert exercises.check("even", lambda number: False) == Feedback(False, "Two is even.")
-        assert exercises.check("even", lambda number: False) == Feedback(False, "Two is even. Hint: Divide by two.")
-        assert exercises.check("even", lambda number: True) == Feedback(True, "That is right.")
+        for number, hint in enumerate(HINTS, start=1):
+            assert exercises.hint("even") == Feedback(None, f"Hint {number} of 3: {hint}")
+    assert exercises.hint("even")._repr_mimebundle_()["text/plain"] == "→ Hint 1 of 3: Divide by two."
+
+
+def test_progress_tells_what_was_tried_and_what_is_solved(exercises):
+    states = []
+    for answer in (..., lambda number: False, lambda number: 0, lambda number: True, lambda number: False):
+        exercises.check("even", answer)
+        states.append(exercises.progress().state.even)
+    assert states == ["not begun", "tried 1 time", "tried 2 times", "solved", "solved"]
+    assert exercises.progress().to_dict("list") == {"difficulty": ["●●○"], "minutes": [5], "state": ["solved"]}
+
+
+def test_an_unknown_name_is_told_with_the_known_ones(exercises):
+    for method in (exercises.hint, lambda name: exercises.check(name, 1)):
+        with pytest.raises(ValueError, match="no exercise 'evne': choose one of even"):
+            method("evne")
+
+
+def endless(number):
+    while True:
+        with contextlib.suppress(BaseException):
+            number += 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_answer_without_end_is_stopped_once_it_has_computed_or_waited_too_long(exercises, monkeypatch):
+    before = signal.getsignal(signal.SIGALRM)
+    message = "For number = 2, your function does not end: it was stopped after 0.1 seconds of computing."
+    assert exercises.check("even", endless).message == message
+    with pytest.raises(Fault, match="returns something that does not end"):
+        call(lambda number: map(endless, [number]), 2, names="number", read=list)
+    monkeypatch.setattr(checking, "WAITED_SECONDS", 0.2)
+    assert "after 0.2 seconds of waiting." in exercises.check("even", lambda number: time.sleep(600)).message
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (before, (0.0, 0.0))
+
+
+def test_answers_are_checked_in_a_thread_too(exercises):
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(exercises.check, "even", lambda number: True).result().correct
+
+
+def test_exit_in_a_notebook_is_told_and_the_kernel_goes_on(exercises, monkeypatch):
+    class Shell:
+        def ask_exit(self):
+            pytest.fail("the kernel ends")
+
+    shell = Shell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    assert "raises SystemExit (line " in exercises.check("even", lambda number: shell.ask_exit()).message
+    assert not vars(shell)
+
+
+def test_what_an_answer_prints_is_cut(exercises, capsys):
+    exercises.check("even", lambda number: print("line\n" * 19 + "line"))
+    assert capsys.readouterr().out == "line\n" * 20
+    exercises.check("even", lambda number: [print("line") for _ in range(5000)])
+    assert capsys.readouterr().out == (
+        "line\n" * 20 + "(Your answer prints more than 20 lines; the others are not shown.)\n")
+
+
+def test_a_function_of_ones_own_may_have_the_name_of_one_of_a_library():
+    def softmax(logits):
+        return logits.exp()
+
+    assert call(lambda logits: softmax(logits), torch.zeros(1), without=("softmax",)) == 1
+    assert sys.getprofile() is None
+    with pytest.raises(Fault, match="calls softmax of a library"):
+        call(torch.nn.functional.softmax, torch.zeros(1), without=("softmax",))
 
 
 @torch.no_grad()
@@ -117,7 +203,7 @@ def test_what_an_iterator_raises_later_gets_a_message_too(check):
         yield from range(rows)
         sys.exit()
 
-    assert check("rows", leaving).message.startswith("Your answer raises SystemExit (line ")
+    assert re.match(r"For rows = 10, .* your function raises SystemExit \(line ", check("rows", leaving).message)
 
 
 def test_arguments_are_copies_that_an_answer_must_not_change():
@@ -139,10 +225,6 @@ def body_of_dots(*_):
     ...  # your code here
 
 
-def only_described(*_):
-    """What is to be done."""
-
-
 def not_yet(*_):
     if len(_) > 9:
         return 1
@@ -150,19 +232,16 @@ def not_yet(*_):
 
 
 def test_a_function_is_empty_only_if_nothing_is_in_it(exercises):
-    for empty in (body_of_dots, only_described, not_yet, lambda number: ...):
+    for empty in (body_of_dots, not_yet, lambda number: ...):
         assert exercises.check("even", empty).message.startswith("There is no answer yet.")
     for wrong in (lambda number: False, lambda number: "", lambda number: 3):
         assert exercises.check("even", wrong).message.startswith("Two is even.")
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_empty_answers_are_unsolved_and_get_the_hint_next(check, name):
-    hint = MODULES[name].EXERCISES[name].hint
-    assert 20 < len(hint) < 230
-    assert check(name, "" if name in TEXTS else body_of_dots).message == "There is no answer yet."
-    assert check(name, ... if name in TEXTS else not_yet).message == f"There is no answer yet. Hint: {hint}"
-    assert check(name, ...).message.startswith("There is no answer yet.")
+def test_an_empty_answer_to_any_exercise_is_unsolved(check, name):
+    for empty in (..., body_of_dots if name in FUNCTIONS else ""):
+        assert check(name, empty).message == "There is no answer yet."
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -196,9 +275,9 @@ def test_checks_leave_everything_as_it_was_and_say_the_same_again(check, given, 
     model, tokenizer = (given[MODULES[name]].get(key) for key in ("model", "tokenizer"))
     weights = copy.deepcopy(model.state_dict()) if model else {}
     before = torch.get_rng_state(), random.getstate(), tokenizer and tokenizer.backend_tokenizer.to_str()
-    answer = "the [MASK] is a great box" if name in TEXTS else lambda *_: 0
+    answer = (lambda *_: 0) if name in FUNCTIONS else "the [MASK] is a great box"
     first, again = (check(name, answer).message for _ in range(2))
-    assert again == f"{first} Hint: {MODULES[name].EXERCISES[name].hint}" or first == "That is right."
+    assert again.removesuffix(f' Type exercises.hint("{name}") for a hint.') == first
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), tokenizer and tokenizer.backend_tokenizer.to_str()) == before[1:]
     if model:
@@ -248,28 +327,6 @@ def test_a_prompt_is_sure_only_above_nine_tenths_and_told_its_candidate(check, m
         f"{int(probability * 1000) / 1000:.3f}.")
 
 
-@pytest.mark.parametrize(("name", "text", "fragment"), [
-    ("surer", "Paris is the mask of France.", "0 [MASK] tokens"),
-    ("surer", "Paris is the [mask] of France.", "in capital letters"),
-    ("surer", "The [MASK] is a [MASK].", "2 [MASK] tokens"),
-    ("surer", "  paris is the  [MASK] of FRANCE!", "the Paris sentence itself"),
-    ("surer", "Great [MASK].", "only 1 word "),
-    ("surer", ["The [MASK] is here."], "of type list, but a string"),
-    ("sure_prompt", " \n", "is empty"),
-    ("sure_prompt", "box " * 61, "tokens, but at most 60"),
-    ("costly", "ᚠᛇᚻ", "a length of 3, but at least 10"),
-    ("costly", "the box at the beach is like a pool", "35 characters and only 9 tokens"),
-])
-def test_texts_that_do_not_count_are_named(check, name, text, fragment):
-    feedback = check(name, text)
-    assert not feedback.correct
-    assert fragment in feedback.message
-
-
-def test_a_text_of_rare_letters_is_costly(check):
-    assert check("costly", "ᚠᛇᚻ᛫ᛒᛦᚦ᛫ᚠᚱᚩᚠᚢᚱ").correct
-
-
 def test_an_overflow_and_an_error_in_a_later_case_hide_no_mistake(check, masked_lm):
     masked_lm.cls.predictions.transform.LayerNorm.weight.data *= 3
     losses = exercise_answers.hidden_losses
@@ -286,60 +343,3 @@ def test_a_right_sampler_passes_whatever_its_luck(check, monkeypatch):
     for seed in range(5):
         monkeypatch.setattr(causal, "_SEED", seed)
         assert check("sample", RIGHT["sample"][0]).correct
-
-
-def test_the_number_of_parameters_is_that_of_the_library():
-    for vocabulary, positions, width, layers in ((11, 7, 6, 2), (5, 4, 8, 3)):
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_positions=positions, n_embd=width, n_layer=layers,
-                                           n_head=2, bos_token_id=None, eos_token_id=None))  # fmt: skip
-        count = sum(parameter.numel() for parameter in model.parameters())
-        assert count == pretraining._parameters(vocabulary, positions, width, layers)
-
-
-def test_the_gradient_of_the_whole_batch_is_the_weighted_mean():
-    weight, inputs = torch.ones(3, requires_grad=True), torch.arange(12.0).reshape(4, 3).sin()
-    gradients = [torch.autograd.grad((part @ weight).square().mean(), weight)[0] for part in (inputs[:3], inputs[3:])]
-    whole = torch.autograd.grad((inputs @ weight).square().mean(), weight)[0]
-    assert torch.allclose(scaling._weighted_sum(gradients, [3, 1]) / 4, whole)
-
-
-@pytest.mark.parametrize("options", [{}, {"weigh": False}, {"once": True}])
-def test_the_most_frequent_pairs_and_the_mistaken_ones_have_no_ties(options):
-    for words in tokenization._WORDS:
-        first, second = Counter(tokenization._pair_counts(words, **options)).most_common(2)
-        assert first[1] > second[1] or options, words
-
-
-def test_the_fewest_pieces_are_those_of_an_exhaustive_search_and_all_kinds_of_words_occur():
-    kinds = Counter()
-    for word, known in tokenization._FEWEST_CASES[:-1]:
-        right, taken = list(tokenization._shortest(word, known)), exercise_answers.greedy(word, known)
-        cuts = list(exercise_answers.all_cuts(word, known)) or [["[UNK]"]]
-        assert right in cuts
-        assert len(right) == len(cuts[0])
-        kinds["unknown" if right == ["[UNK]"] else "stuck" if taken == ["[UNK]"] else
-              "longer" if len(taken) > len(right) else "greedy"] += 1
-        kinds["several"] += [len(cut) for cut in cuts].count(len(right)) > 1
-    assert set(kinds) == {"unknown", "stuck", "longer", "greedy", "several"}
-
-
-def test_all_bytes_occur_in_the_texts_to_give_back_and_some_characters_are_split(gpt2):
-    assert {byte for text in tokenization._TEXTS for byte in text.encode()} >= {*range(0xC0), 0xC3, 0xE4, 0xF0}
-    pieces = [gpt2.convert_ids_to_tokens(gpt2(text).input_ids) for text in tokenization._TEXTS]
-    alone = [exercise_answers.decoded_alone(cut) for cut in pieces]
-    assert sum(one != text for one, text in zip(alone, tokenization._TEXTS, strict=True)) >= 3
-    assert {character for character in gpt2.get_vocab() if len(character) == 1} == set(exercise_answers.byte_table())
-
-
-def test_no_tokenizer_may_give_the_text_back_but_one_may_be_named(check, gpt2):
-    box = {"tokenizer": gpt2}
-
-    def by_name(pieces, tokenizer=gpt2):
-        return tokenizer.convert_tokens_to_string(pieces)
-
-    for answer in (by_name, gpt2.convert_tokens_to_string, lambda pieces: by_name(pieces, box["tokenizer"]),
-                   lambda pieces: gpt2.decode(gpt2.convert_tokens_to_ids(pieces)),
-                   lambda pieces: load_gpt2_tokenizer().convert_tokens_to_string(pieces)):
-        assert "uses a tokenizer" in check("text_back", answer).message
-    assert check("text_back", lambda pieces: gpt2 and RIGHT["text_back"][0](pieces)).correct
-    assert gpt2.convert_tokens_to_string(["Ġa"]) == " a"

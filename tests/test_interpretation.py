@@ -1,7 +1,8 @@
-"""Attention, logit lens and surprisals against what transformers computes, on tiny models of three families."""
+"""Attention and surprisals against what transformers computes, on tiny models of three families."""
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -10,16 +11,16 @@ from torch.nn.functional import cross_entropy
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
     pipeline,
 )
 from transformers.modeling_outputs import CausalLMOutput
 
+from llm_tutorial import interpretation
 from llm_tutorial.interpretation import (
     attention_weights,
-    layer_predictions,
+    fillable,
     pseudo_perplexity,
     pseudo_surprisals,
     token_surprisals,
@@ -47,20 +48,6 @@ def pair(request, masked_lm, masked_tokenizer, causal_lm, causal_tokenizer, llam
         if "norm" in name.lower() or "ln_" in name:
             nn.init.uniform_(parameter.data, 0.5, 2.0)
     return model, tokenizer
-
-
-def cut(model, layers: int):
-    """The same model without its last layers."""
-    short = copy.deepcopy(model)
-    short.config.num_hidden_layers = layers
-    body = short.base_model
-    if model.config.model_type == "bert":
-        body.encoder.layer = body.encoder.layer[:layers]
-    elif model.config.model_type == "gpt2":
-        body.h = body.h[:layers]
-    else:
-        body.layers = body.layers[:layers]
-    return short
 
 
 def with_dropout(model):
@@ -106,34 +93,11 @@ def test_attention_leaves_the_model_as_it_was_and_copies_no_weights(before, pair
 def test_a_model_in_training_is_read_without_dropout_and_stays_in_training(pair):
     model, tokenizer = pair
     surprisals = token_surprisals if model.can_generate() else pseudo_surprisals
-    calls = (lambda *given: attention_weights(*given).weights.tolist(), layer_predictions, surprisals)
+    calls = (lambda *given: attention_weights(*given).weights.tolist(), surprisals)
     expected = [call(model, tokenizer, TEXT) for call in calls]
     with_dropout(model)
     assert [call(model, tokenizer, TEXT) for call in calls] == expected
     assert model.training
-
-
-def test_every_layer_predicts_what_a_model_that_ends_there_predicts(pair):
-    model, tokenizer = pair
-    inputs = tokenizer(TEXT, return_tensors="pt")
-    layers = layer_predictions(model, tokenizer, TEXT, k=2)
-    assert len(layers) == model.config.num_hidden_layers + 1
-    best = set()
-    for number, predictions in enumerate(layers):
-        with torch.no_grad():
-            values, indices = cut(model, number)(**inputs).logits[0].softmax(dim=-1).topk(2)
-        assert [[p.id for p in row] for row in predictions] == indices.tolist()
-        assert torch.allclose(torch.tensor([[p.probability for p in row] for row in predictions]), values, atol=1e-5)
-        assert all(p.token == tokenizer.decode([p.id]) for row in predictions for p in row)
-        best.add(tuple((row[0].id, round(row[0].probability, 2)) for row in predictions))
-    assert len(best) == len(layers), "otherwise the test could not tell layers apart"
-
-
-def test_only_models_with_a_known_head_have_layer_predictions(masked_tokenizer):
-    model = BertForSequenceClassification(BertConfig(
-        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
-    with pytest.raises(ValueError, match="is not supported: give a BERT, GPT-2 or Llama with a language modeling head"):
-        layer_predictions(model, masked_tokenizer, TEXT)
 
 
 def test_token_surprisals_sum_to_the_loss(causal_lm, causal_tokenizer):
@@ -194,3 +158,13 @@ def test_bad_texts_and_models_are_refused(causal_lm, causal_tokenizer, masked_lm
         pseudo_surprisals(causal_lm, causal_tokenizer, TEXT)
     with pytest.raises(ValueError, match=r"There is a \[MASK\] in"):
         pseudo_surprisals(masked_lm, masked_tokenizer, "life is [MASK]")
+
+
+def test_a_text_that_cannot_be_filled_is_explained_and_replaced(masked_lm, masked_tokenizer, capsys, monkeypatch):
+    monkeypatch.setattr(interpretation, "LONGEST", 8)
+    for text, reason in {"a box of": r"no \[MASK\]", " ": "is empty", "[MASK] box box box box box box": "9 tokens",
+                         "[MASK]" + " box" * 30: "33 tokens, but the model reads at most 32"}.items():
+        assert fillable(masked_lm, masked_tokenizer, text) == "Life is like a [MASK] of chocolates."
+        assert re.search(reason, capsys.readouterr().out)
+    assert fillable(masked_lm, masked_tokenizer, "a [MASK] of [MASK]") == "a [MASK] of [MASK]"
+    assert capsys.readouterr().out == ""

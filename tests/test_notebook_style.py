@@ -14,7 +14,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted([*FOLDER.glob("*.ipynb"), *FOLDER.glob("solutions/*.ipynb")])
 CORE = ("01_masked_lm", "02_causal_lm", "03_pretraining")
 TAGS = {"nbval-ignore-output", "nbval-check-output", "raises-exception", "nbval-raises-exception", "colab-bootstrap",
-        "setup", "exercise"}  # fmt: skip
+        "setup", "exercise", "check", "hide-input", "scroll-output"}  # fmt: skip
+TERMS = set(re.findall(r"^\| \*\*(.+?)\*\*", (FOLDER / "GLOSSARY.md").read_text(encoding="utf-8").lower(), re.M))
+BOLD = re.compile(r"(?<![*\w])\*\*([^*\n]+?)\*\*(?![*\w])")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 FILLED_ALT = re.compile(r"\balt\s*=\s*(?:\"[^\"]*\S[^\"]*\"|'[^']*\S[^']*')", re.IGNORECASE)
 PIP_INSTALL = re.compile(r"\bpip3?\s+install\b|\bpip['\"],\s*['\"]install\b")
@@ -75,8 +77,10 @@ def structure(notebook: dict, name: str) -> list[str]:
         found.append(f"the median code cell has {statistics.median(lengths):g} lines; at most 5 are asked for")
     found += [f"a code cell has {len(lines(cell))} lines, more than 25: {opening(cell)}"
               for cell in code if len(lines(cell)) > 25]
+    if len(long := [cell for cell in code if len(lines(cell)) > 15]) > 2:
+        found.append(f"{len(long)} code cells have more than 15 lines, two may: {'; '.join(map(opening, long))}")
     found += [f"a line of {len(line)} characters is cut off on the page: {line.strip()[:60]}"
-              for cell in code for line in lines(cell) if len(line) > 100]
+              for cell in code for line in lines(cell) if len(line) > 96]
     found += [f"an empty code cell follows cell {cells.index(cell)}" for cell in code if not lines(cell)]
     for kind, run in groupby(cells, key=lambda cell: cell["cell_type"]):
         run = list(run)
@@ -86,6 +90,43 @@ def structure(notebook: dict, name: str) -> list[str]:
               for cell in code if "setup" in tags(cell) and len(lines(cell)) > 5]
     if name in CORE and not any("setup" in tags(cell) for cell in code):
         found.append("no cell is tagged setup")
+    return found
+
+
+def teaching(notebook: dict, name: str) -> list[str]:
+    """A lesson gives its first result soon, has parts, formulas or drawings, a recap, and questions."""
+    if not name:
+        return []
+    cells, found = [cell for cell in notebook["cells"] if "exercise" not in tags(cell)], []
+    bootstrap = [cell for cell in cells if "colab-bootstrap" in tags(cell)]
+    if not all(cell["metadata"].get("jupyter", {}).get("source_hidden") for cell in bootstrap):
+        found.append("the colab-bootstrap cell is not folded")
+    first = next((number for number, cell in enumerate(cells)
+                  if cell.get("outputs") and not {"setup", "colab-bootstrap"} & set(tags(cell))), 99)
+    words = sum(len(cell["source"].split()) for cell in cells[:first] if cell["cell_type"] == "markdown")
+    if first > 11 or words > 300:
+        found.append(f"the first result is in cell {first} after {words} words, not before cell 12 and 300 words")
+    text = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    asserts = sum(isinstance(node, ast.Assert) for cell in code_cells({"cells": cells})
+                  if not cell["metadata"].get("jupyter", {}).get("source_hidden") for node in ast.walk(parsed(cell)))
+    if asserts > 3:
+        found.append(f"{asserts} asserts in cells that are not folded; three may be")
+    parts = len(re.findall(r"^## Part \d · ", text, re.M))
+    if not 3 <= parts <= 5 or text.count("*A good place to stop") < parts - 1:
+        found.append(f"{parts} parts with {text.count('*A good place to stop')} places to stop; 3 to 5 are asked for")
+    recap = re.search(r"^## In five sentences\s+(.+?)(?=^## |\Z)", text, re.M | re.S)
+    sentences = re.split(r"(?<=[.?!])\s+(?=[A-Z*$`])", recap[1].strip()) if recap else []
+    if len(sentences) != 5:
+        found.append(f"the recap has {len(sentences)} sentences, not five")
+    source = "\n".join(cell["source"] for cell in code_cells(notebook))
+    found += [f"{needed} is missing" for needed in ("plots.drawing(", f'questions.check_yourself("{name}")', ".check(")
+              if needed not in source]
+    terms = {term.strip(".:,").lower() for term in BOLD.findall(text)}
+    terms = {term for term in terms if not re.match(r"(question|read next|\d)", term)}
+    if len(terms) > 14:
+        found.append(f"{len(terms)} bold terms, more than 14: {sorted(terms)}")
+    found += [f"the bold term {term!r} is not in the glossary" for term in sorted(terms)
+              if not any(term.rstrip("s") in known for known in TERMS)]
     return found
 
 
@@ -178,7 +219,7 @@ def pictures(notebook: dict, _name: str) -> list[str]:
     return found
 
 
-CHECKS = (structure, imports, wording, execution, comparison, portability, pictures)
+CHECKS = (structure, teaching, imports, wording, execution, comparison, portability, pictures)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -197,7 +238,14 @@ def sound() -> dict:
         cells.append(new.new_code_cell(f"value = {number}\nvalue", execution_count=number))
         cells[-1]["outputs"] = [new.new_output("execute_result", {"text/plain": str(number)}, execution_count=number)]
         cells.append(new.new_markdown_cell(f"Text {number}"))
-    cells[1]["metadata"]["tags"] = ["colab-bootstrap"]
+    cells[1]["metadata"] |= {"tags": ["colab-bootstrap"], "jupyter": {"source_hidden": True}}
+    texts = ["## Part 1 · A", "*A good place to stop.*", "## Part 2 · B", "*A good place to stop.*", "## Part 3 · C",
+             "A **token**.", "## In five sentences\n\nOne. Two. Three. Four. *Five*.", "## Check yourself"]
+    for cell, text in zip(cells[2::2], texts, strict=False):
+        cell["source"] = text
+    cells[25]["source"] = f'questions.check_yourself("{CORE[0]}")'
+    cells[27]["source"] = 'plots.drawing("chunks")'
+    cells[29]["source"] = 'exercises.check("chunks", 1)'
     cells[1]["source"] = "import sys\nif sys:\n    %pip install -q it"
     cells[3]["metadata"]["tags"] = ["setup"]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -222,7 +270,16 @@ FLAWS = {
     "not a markdown heading": lambda n: n["cells"][0].update(source="## Title"),
     "cells; a core": lambda n: n["cells"].__delitem__(slice(-2, None)),
     "are markdown": lambda n: [n["cells"].insert(4, nbformat.v4.new_markdown_cell("x")) for _ in range(30)],
-    "the median code cell": lambda n: write(n, "a = 1\n" * 6 + "a", 10),
+    "more than 15 lines": lambda n: write(n, "a = 1\n" * 16, 3),
+    "is not folded": lambda n: n["cells"][1]["metadata"].pop("jupyter"),
+    "the first result is in cell": lambda n: n["cells"][2].update(source="word " * 301),
+    "asserts in cells": lambda n: write(n, "assert a", 4),
+    "2 parts with 2 places": lambda n: n["cells"][10].update(source="## C"),
+    "the recap has 4": lambda n: n["cells"][14].update(source="## In five sentences\n\nOne. Two. Three. Four."),
+    "check_yourself": lambda n: n["cells"][25].update(source="1"),
+    "plots.drawing( is missing": lambda n: n["cells"][27].update(source="1"),
+    "'qwertz' is not in the glossary": lambda n: n["cells"][12].update(source="A **qwertz**."),
+    "the median code cell": lambda n: write(n, "a = 1\n" * 6 + "a", 9),
     "more than 25": lambda n: write(n, "a = 1\n" * 26),
     "is cut off on the page": lambda n: write(n, "a = " + "1 + " * 30 + "1"),
     "an empty code cell": lambda n: write(n, " \n"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from llm_tutorial.optimizers import POLAR_EXPRESS, MuonAdamW, muon_parameter_groups, orthogonalize
 
@@ -120,6 +121,14 @@ def test_the_matrices_of_the_blocks_go_to_muon_and_every_parameter_to_one_group(
     assert sorted([*chosen, *(names[id(parameter)] for parameter in adamw["params"])]) == sorted(names.values())
 
 
+def test_the_matrices_of_a_llamas_blocks_go_to_muon_too():
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=4, intermediate_size=8, num_hidden_layers=2,
+                                         num_attention_heads=2, tie_word_embeddings=True))
+    muon, _ = muon_parameter_groups(model, muon_lr=0.02, adamw_lr=0.001)
+    assert {id(weight) for weight in muon["params"]} == {
+        id(weight) for name, weight in model.named_parameters() if "proj" in name}
+
+
 @pytest.mark.parametrize("group", [{"lr": 0.1}, {"muon": True}, {"lr": -0.1, "muon": True}])
 def test_a_group_without_muon_or_a_learning_rate_is_refused(group):
     with pytest.raises(ValueError, match="needs 'muon' and a learning rate 'lr' of at least 0"):
@@ -127,5 +136,5 @@ def test_a_group_without_muon_or_a_learning_rate_is_refused(group):
 
 
 def test_a_model_without_blocks_has_nothing_for_muon():
-    with pytest.raises(ValueError, match="Linear has no weight matrices in blocks named 'h'"):
+    with pytest.raises(ValueError, match="Linear has no weight matrices in blocks named 'h' or 'layers'"):
         muon_parameter_groups(nn.Linear(2, 2), muon_lr=0.1, adamw_lr=0.1)

@@ -52,8 +52,11 @@ def site(tmp_path_factory):
         text = f"# Title of {name[:4]}\n\n[terms](TERMS.md), ![badge](https://example.org/badge.svg)"
         nbformat.write(new_notebook(cells=[new_markdown_cell(text), new_code_cell("'stored ' + 'source'", outputs=[
             output({"text/plain": "stored output"})])]), folder / name)
-    cells = [new_markdown_cell("# First\n\n[next](02_b.ipynb), costs $2 and $3"), new_code_cell("1 + 1", outputs=[
-        output({"image/png": PIXEL, "text/plain": "Figure"}, **{"image/png": {"alt": 'bars: "a" < b'}}),
+    first = ("# First\n\n[next](02_b.ipynb), from $2 to $3, \\$4 for $N$\n\n"
+             r"$$\begin{aligned} p &= \frac{1}{N} \\ q &= 1 \end{aligned}$$")
+    folded = new_code_cell("'folded'", metadata={"tags": ["hide-input"]})
+    cells = [new_markdown_cell(first), folded, new_code_cell("1 + 1", outputs=[
+        output({"image/png": PIXEL, "text/plain": "Figure"}, **{"image/png": {"alt": 'bars: "a" < b', "width": 70}}),
         output({"image/png": PIXEL, **WIDGET}, **{"image/png": {"alt": "a playground"}}), output(WIDGET),
         new_output("error", ename="E", evalue="e", traceback=["\x1b[31mTraceback: e\x1b[0m"])])]
     executed = {folder / "01_a.ipynb": new_notebook(cells=cells, metadata={"widgets": {"state": {}}}),
@@ -74,7 +77,17 @@ def test_figures_have_their_alternative_text_and_a_playground_its_picture(site):
     page = Page(site / "01_a.html")
     assert page.pictures() == ['bars: "a" < b', "a playground"]
     assert "IntSlider(value=0)" in page.text, "where there is no picture"
-    assert "costs $2 and $3" in page.text, "no mathematics"
+    assert [picture.get("width") for picture in page.all("img") if picture["alt"].startswith("bars")] == ["70"]
+
+
+def test_formulas_are_mathml_and_money_is_not_and_hidden_code_is_folded(site):
+    page = Page(site / "01_a.html")
+    assert "from $2 to $3, $4 for N" in page.text
+    assert [formula["display"] for formula in page.all("math")] == ["inline", "block"]
+    assert len(page.all("mtr")) == 2, "the lines of an aligned formula"
+    source = (site / "01_a.html").read_text(encoding="utf-8")
+    assert "MathJax" not in source
+    assert "folded" in source.partition("<details")[2].partition("</details>")[0]
 
 
 def test_the_side_bar_has_sections_and_pages_lead_to_the_next(site):

@@ -16,7 +16,7 @@ from llm_tutorial import reporting
 from llm_tutorial.checkpoints import Checkpoint
 from llm_tutorial.decoding import Prediction
 from llm_tutorial.device import Device
-from llm_tutorial.reporting import TrainingProgress, describe, prediction_table, quiet, setup_table
+from llm_tutorial.reporting import TrainingProgress, describe, loss_curves, prediction_table, quiet, setup_table
 
 
 def test_describe_knows_the_size_of_gpt2():
@@ -112,6 +112,14 @@ def test_the_trainer_makes_the_table_as_it_trains(causal_lm, chunks, tmp_path, c
     assert [row[:-2] for row in rows] == [["2", losses[2, "loss"]], ["4", losses[4, "loss"], losses[4, "eval_loss"]]]
     trainer.evaluate()
     assert capsys.readouterr().out == "", "an evaluation after the training is no progress"
+
+
+def test_loss_curves_are_those_of_the_log():
+    log = [{"step": 2, "loss": 3.0}, {"step": 2, "eval_loss": 4.0}, {"step": 4, "loss": 1.0}, {"step": 5, "runtime": 9}]
+    trainer = SimpleNamespace(state=SimpleNamespace(log_history=log))
+    assert loss_curves(trainer) == {"training loss": ([2, 4], [3.0, 1.0]), "validation loss": ([2], [4.0])}
+    trainer.state.log_history = [{"step": 2, "loss": 3.0, "epoch": 0.5}]
+    assert loss_curves(trainer, x="epoch") == {"training loss": ([0.5], [3.0])}
 
 
 def test_the_table_has_a_line_per_logged_step(clock, capsys):

@@ -11,20 +11,19 @@ from assignments import NOTEBOOKS
 from IPython.core.inputtransformer2 import TransformerManager
 
 from llm_tutorial.checkpoints import load_causal_lm, load_gpt2_tokenizer, load_masked_lm
-from llm_tutorial.exercises import Feedback, causal, masked, pretraining, scaling, tokenization
+from llm_tutorial.exercises import Feedback, causal, masked, pretraining, scaling, tokenization, training_well
 
 NAMES = sorted(path.name for path in (NOTEBOOKS / "solutions").glob("*.ipynb"))
-MODULES = {"masked": masked, "causal": causal, "pretraining": pretraining, "tokenization": tokenization,
-           "scaling": scaling}
+MODULES = {"masked": masked, "causal": causal, "pretraining": pretraining, "training_well": training_well,
+           "tokenization": tokenization, "scaling": scaling}
 
 
 @pytest.fixture(scope="module")
 def given():
     """What the lesson has made before its exercises begin, by the name of their module."""
     loaded = {"masked": load_masked_lm(source="offline"), "causal": load_causal_lm(source="offline")}
-    gpt2 = load_gpt2_tokenizer()
-    return {name: {"tokenizer": tokenizer, "model": model} for name, (tokenizer, model) in loaded.items()} | {
-        "pretraining": {"tokenizer": gpt2}, "tokenization": {"gpt2": gpt2}, "scaling": {}}
+    models = {name: {"tokenizer": tokenizer, "model": model} for name, (tokenizer, model) in loaded.items()}
+    return {name: {} for name in MODULES} | models | {"tokenization": {"gpt2": load_gpt2_tokenizer()}}
 
 
 def run_exercises(path, given):

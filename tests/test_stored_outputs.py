@@ -31,9 +31,9 @@ def test_one_changed_digit_fails_and_an_equal_output_passes(tmp_path):
 
 def test_every_bundled_file_is_listed_with_its_hash():
     data = ROOT / "data"
+    folders = ("drawings", "models", "runs", "tokenizers", "wikipedia")
     found = {file.relative_to(data).as_posix(): sha256_of(file)
-             for folder in ("models", "runs", "tokenizers", "wikipedia") for file in (data / folder).rglob("*")
-             if file.is_file()}
+             for folder in folders for file in (data / folder).rglob("*") if file.is_file()}
     assert found == LISTED
 
 

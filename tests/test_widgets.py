@@ -168,37 +168,28 @@ def test_temperature_reshapes_one_and_the_same_distribution(tokens, passes, caus
     assert passes == []
 
 
-def test_a_candidate_is_appended_and_taken_back_and_another_branch_taken(tokens, causal_lm, causal_tokenizer):
+def test_a_candidate_is_appended_and_taken_back_and_another_branch_taken(tokens, passes, causal_lm, causal_tokenizer):
     ids, first = causal_tokenizer(PROMPT)["input_ids"], next_tokens(causal_lm, causal_tokenizer, PROMPT, k=8)
     start = offers(tokens)
     press(tokens, start[0])
     assert story(tokens) == PROMPT + first[0].token
-    best = causal_lm(torch.tensor([[*ids, first[0].id]])).logits[0, -1].argmax()
+    best = causal_lm(input_ids=torch.tensor([[*ids, first[0].id]])).logits[0, -1].argmax()
     assert offers(tokens)[0].startswith(repr(causal_tokenizer.decode([best])))
     press(tokens, offers(tokens)[1])
+    passes.clear()
     press(tokens, "Back", "Back", "Back")
-    assert (story(tokens), offers(tokens)) == (PROMPT, start)
+    assert (story(tokens), offers(tokens), passes) == (PROMPT, start, []), "each text is read once"
     press(tokens, start[3])
     assert story(tokens) == PROMPT + first[3].token
     field(tokens).value = "a language model"
     assert story(tokens) == "a language model", "a new prompt begins a new path"
 
 
-def test_appended_ids_are_read_as_they_are_and_each_text_once(tokens, passes, causal_tokenizer):
-    for _ in range(3):
-        press(tokens, offers(tokens)[0])
-    press(tokens, "Back", "Back")
-    length = len(causal_tokenizer(PROMPT)["input_ids"])
-    assert passes == [(1, length + more) for more in (1, 2, 3)]
-
-
-def test_a_model_in_training_is_read_without_dropout(masked_lm, masked_tokenizer, causal_lm, causal_tokenizer):
+def test_a_model_in_training_is_read_without_dropout(causal_lm, causal_tokenizer):
     causal_lm.transformer.drop.p = 0.5
-    for make, model, tokenizer in ((mask_playground, masked_lm, masked_tokenizer),
-                                   (token_playground, causal_lm, causal_tokenizer)):
-        expected = make(model.eval(), tokenizer, TWO_MASKS).picture
-        assert make(model.train(), tokenizer, TWO_MASKS).picture == expected
-        assert model.training
+    expected = token_playground(causal_lm, causal_tokenizer, PROMPT).picture
+    assert token_playground(causal_lm.train(), causal_tokenizer, PROMPT).picture == expected
+    assert causal_lm.training
 
 
 def test_what_is_wrong_with_a_text_is_said_and_costs_no_pass(playground, passes):
@@ -211,9 +202,12 @@ def test_what_is_wrong_with_a_text_is_said_and_costs_no_pass(playground, passes)
     assert isinstance(playground.picture, Figure)
 
 
-def test_a_missing_mask_is_said(masks):
+def test_a_missing_mask_and_an_error_of_the_model_are_said_in_words(masks, masked_lm, monkeypatch):
     field(masks).value = "no gap here"
     assert masks.picture == "There is no [MASK] in 'no gap here': put one where a word is to be predicted."
+    monkeypatch.setattr(masked_lm, "forward", lambda **_: 1 / 0)
+    field(masks).value = TWO_MASKS + " "
+    assert masks.picture == "ZeroDivisionError: division by zero"
 
 
 def test_a_path_that_gets_too_long_is_refused_and_taken_back(tokens, passes, monkeypatch, causal_tokenizer):
@@ -229,11 +223,6 @@ def test_a_path_that_gets_too_long_is_refused_and_taken_back(tokens, passes, mon
     assert passes == []
     press(tokens, "Back")
     assert (tokens.picture, offers(tokens)) == at_limit
-
-
-def test_an_error_of_the_model_is_said_in_words(masked_lm, masked_tokenizer, monkeypatch):
-    monkeypatch.setattr(masked_lm, "forward", lambda **_: 1 / 0)
-    assert mask_playground(masked_lm, masked_tokenizer, TWO_MASKS).picture == "ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize("text", ["<b>[MASK]</b> & \"q\" '", "<script>x</script>"])

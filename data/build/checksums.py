@@ -10,7 +10,7 @@ from pathlib import Path
 from download import sha256_of
 
 DATA = Path(__file__).resolve().parents[1]
-FOLDERS = ("models", "runs", "tokenizers", "wikipedia")
+FOLDERS = ("drawings", "models", "runs", "tokenizers", "wikipedia")
 
 
 def main() -> None:

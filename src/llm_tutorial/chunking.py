@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from llm_tutorial.corpus import title_key
 
-__all__ = ["Chunks", "chunk_documents", "chunked_dataset", "pack_tokens", "packed_dataset", "packed_stream"]
+__all__ = [
+    "Chunks", "chunk_documents", "chunked_dataset", "pack_tokens", "packed_dataset", "packed_stream", "recut_dataset",
+]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,28 @@ def packed_dataset(
         return {"input_ids": ids, "labels": ids}
 
     return _by_split(datasets, columns, context_length)
+
+
+def recut_dataset(
+    documents: Dataset, tokenizer: PreTrainedTokenizerBase, context_length: int = 128, *, passes: int, seed: int = 0
+) -> Dataset:
+    """Return ``passes`` passes over the column ``text`` in one dataset, each packed and cut from another random place.
+
+    Train on it for one epoch. A model with learned positions that sees every text cut at the same places in all passes
+    knows it from those places only.
+    """
+    _check(tokenizer, context_length, packed=True)
+    ids = [index for document in _token_ids(documents["text"][:], tokenizer)
+           for index in (*document, tokenizer.eos_token_id)]
+    draw, rows = random.Random(seed), []
+    for _ in range(passes):
+        offset = draw.randrange(context_length)
+        begins = range(offset, len(ids) - context_length + 1, context_length)
+        rows += [ids[begin:begin + context_length] for begin in begins]
+    if not rows:
+        raise ValueError(f"The documents give no chunk of context_length={context_length}: use more or longer texts, "
+                         "or a shorter context.")
+    return Dataset.from_dict({"input_ids": rows, "labels": rows})
 
 
 def packed_stream(

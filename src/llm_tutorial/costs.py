@@ -91,16 +91,17 @@ def matmul_parameters(model: nn.Module) -> int:
     return sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, Conv1D | nn.Linear))
 
 
-def activation_bytes(model: GPT2LMHeadModel, batch: int, context_length: int) -> int:
+def activation_bytes(model: GPT2LMHeadModel, batch: int, context_length: int, *, fused: bool = False) -> int:
     """Return the bytes that a training step in fp32 keeps from the forward pass until the backward pass.
 
     Counted on PyTorch's meta device, which computes and stores nothing: each storage that autograd saves, once, without
-    the parameters. Attention is the plain one, which keeps its (T, T) matrices; fused kernels keep none. The peak of
-    memory in use is somewhat higher.
+    the parameters. The peak of memory in use is somewhat higher.
 
     Args:
         batch: rows that one process computes at once.
         context_length: T, tokens per row.
+        fused: leave out the (T, T) matrices of attention, which fused kernels do not keep (Dao et al. 2022,
+            "FlashAttention", https://arxiv.org/abs/2205.14135).
 
     Raises:
         ValueError: ``context_length`` is beyond the model's positions.
@@ -119,8 +120,9 @@ def activation_bytes(model: GPT2LMHeadModel, batch: int, context_length: int) ->
     kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[id(storage)] = storage
+        if not (fused and tensor.shape[-2:] == (context_length, context_length)):
+            storage = tensor.untyped_storage()
+            kept[id(storage)] = storage
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ def sample_decode(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Continue ``text`` with tokens drawn at random from what ``filter_logits`` leaves.
@@ -116,28 +118,32 @@ def sample_decode(
     """
 
     def draw(logits: torch.Tensor) -> torch.Tensor:
-        kept = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        kept = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         return torch.multinomial(kept.softmax(dim=-1), 1, generator=generator)
 
     return _decode(model, tokenizer, text, max_new_tokens, draw)
 
 
 def filter_logits(
-    logits: torch.Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    logits: torch.Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+    min_p: float | None = None,
 ) -> torch.Tensor:
-    """Return ``logits / temperature``, shape (vocabulary,), with ``-inf`` for tokens that top-k or top-p rules out.
+    """Return ``logits / temperature``, shape (vocabulary,), with ``-inf`` for tokens that a filter rules out.
 
-    Top-k keeps the k best tokens (Fan et al. 2018, https://arxiv.org/abs/1805.04833). Top-p keeps the smallest set of
-    best tokens whose probability reaches p (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751).
+    Top-k keeps the k best tokens (Fan et al. 2018, https://arxiv.org/abs/1805.04833); 0 keeps all. Top-p keeps the
+    smallest set of best tokens whose probability reaches p (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751).
+    Min-p keeps those with a share ``min_p`` of the best one's (Nguyen et al. 2024, https://arxiv.org/abs/2407.01082).
     """
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be above 0; for the most probable token use greedy_decode.")
-    if top_k is not None and not 1 <= top_k <= len(logits):
-        raise ValueError(f"top_k={top_k} must be between 1 and the vocabulary size, {len(logits):,}.")
+    if top_k is not None and not 0 <= top_k <= len(logits):
+        raise ValueError(f"top_k={top_k} must be between 0, for all, and the vocabulary size, {len(logits):,}.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} must be above 0 and at most 1.")
+    if min_p is not None and not 0 <= min_p <= 1:
+        raise ValueError(f"min_p={min_p} must be between 0 and 1.")
     logits = logits / temperature
-    if top_k is not None:
+    if top_k:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
     if top_p is not None and top_p < 1:  # at 1, rounding of the running sum would rule tokens out
         ranked, order = logits.sort(descending=True)
@@ -145,6 +151,8 @@ def filter_logits(
         # A token stays while those ranked before it have not reached p yet, so the best one always stays.
         beyond = probabilities.cumsum(dim=-1) - probabilities >= top_p
         logits = logits.masked_fill(torch.empty_like(beyond).scatter(0, order, beyond), -torch.inf)
+    if min_p:
+        logits = logits.masked_fill(logits < logits.max() + math.log(min_p), -torch.inf)
     return logits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,17 +52,19 @@ def bits_per_byte(loss: float, tokens: int, text_bytes: int) -> float:
 
 def recitation(
     model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
-    batch_size: int = 64, tokenizer: PreTrainedTokenizerBase | None = None,
+    batch_size: int = 64, tokenizer: PreTrainedTokenizerBase | None = None, *, start: int | None = 0,
 ) -> Recitation:
-    """Give the model the first ``prompt`` tokens of each chunk and compare its greedy continuation with the text.
+    """Give the model ``prompt`` tokens of each chunk and compare its greedy continuation with the text.
 
     This measures extractable memorization (Carlini et al. 2023, https://arxiv.org/abs/2202.07646), with short prompts.
+    Theirs begin anywhere in a document. So does ``start=None``: it draws a place in each chunk, the same in every
+    call. A number is the token of each chunk at which the prompt begins.
 
     Given a ``tokenizer``, it counts characters too, since tokens differ in length. A character whose bytes are split
     between prompt and continuation belongs to the continuation.
     """
-    rows = _rows(chunks, prompt, continuation)
-    written = continuations(model, chunks, prompt, continuation, batch_size)
+    rows = _rows(chunks, prompt, continuation, start)
+    written = continuations(model, chunks, prompt, continuation, batch_size, start=start)
     hits = torch.tensor(written) == rows[:, prompt:]
     return Recitation(
         token_accuracy=hits.float().mean().item(),
@@ -71,13 +74,13 @@ def recitation(
 
 def continuations(
     model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
-    batch_size: int = 64,
+    batch_size: int = 64, *, start: int | None = 0,
 ) -> list[list[int]]:
     """Return, for each chunk, the ``continuation`` token ids that the model writes greedily after ``prompt`` of them.
 
-    The end-of-text token is forbidden, so that all have the same length.
+    The end-of-text token is forbidden, so that all have the same length. ``start`` is as in ``recitation``.
     """
-    rows = _rows(chunks, prompt, continuation)
+    rows = _rows(chunks, prompt, continuation, start)
     written = []
     with evaluating(model):
         for batch in rows[:, :prompt].split(batch_size):
@@ -91,14 +94,14 @@ def continuations(
 
 def recited_share(
     model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
-    batch_size: int = 64,
+    batch_size: int = 64, *, start: int | None = 0,
 ) -> float:
     """Return ``recitation(...).exact_match`` from one forward pass per batch instead of one per token.
 
     A greedy continuation equals the text if, given the text itself, the most probable token at every position is the
     text's next one. The two numbers may differ by ties and rounding, and where ``generation_config`` changes logits.
     """
-    rows = _rows(chunks, prompt, continuation)
+    rows = _rows(chunks, prompt, continuation, start)
     ends = model.generation_config.eos_token_id
     ends = torch.tensor([] if ends is None else ends, dtype=torch.long, device=model.device)
     exact = []
@@ -160,13 +163,15 @@ def bigram_loss(
         for previous, following in _pairs(chunks))
 
 
-def _rows(chunks: Sequence[Sequence[int]], prompt: int, continuation: int) -> torch.Tensor:
+def _rows(chunks: Sequence[Sequence[int]], prompt: int, continuation: int, start: int | None) -> torch.Tensor:
     """Token ids of shape (chunks, prompt + continuation), on the CPU."""
-    needed, shortest = prompt + continuation, min(map(len, chunks))
+    needed, shortest = (start or 0) + prompt + continuation, min(map(len, chunks))
     if shortest < needed:
-        raise ValueError(f"A chunk has {shortest} tokens, but prompt + continuation = {needed} are needed: ask for "
-                         "fewer, or give longer chunks.")
-    return torch.tensor([list(chunk[:needed]) for chunk in chunks])
+        raise ValueError(f"A chunk has {shortest} tokens, but {'start + ' if start else ''}prompt + continuation = "
+                         f"{needed} are needed: ask for fewer, or give longer chunks.")
+    length, draw = prompt + continuation, random.Random(0)
+    starts = [draw.randint(0, len(chunk) - length) if start is None else start for chunk in chunks]
+    return torch.tensor([list(chunk[begin:begin + length]) for begin, chunk in zip(starts, chunks, strict=True)])
 
 
 def _character_accuracy(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], written: list[list[int]]) -> float:

@@ -1,33 +1,25 @@
-"""Look inside a language model: attention, layers, and how much each token surprises it."""
+"""Look inside a language model: where it looks, and how much each token surprises it."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from statistics import fmean
 
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_tutorial.decoding import Prediction, best_tokens, evaluating, model_inputs
+from llm_tutorial.decoding import evaluating, model_inputs, top_predictions
 from llm_tutorial.evaluation import perplexity
 
 __all__ = [
-    "Attention", "attention_weights", "layer_predictions", "pseudo_perplexity", "pseudo_surprisals",
-    "token_surprisals",
+    "Attention", "attention_weights", "fillable", "pseudo_perplexity", "pseudo_surprisals", "token_surprisals",
 ]
 
-# From a layer's hidden states to logits: all that the model itself does after its last layer.
-_HEADS: dict[str, Callable[[PreTrainedModel], nn.Module]] = {
-    "bert": lambda model: model.cls,  # a transform (linear, activation, norm), then the decoder
-    "gpt2": lambda model: nn.Sequential(model.transformer.ln_f, model.lm_head),
-    "llama": lambda model: nn.Sequential(model.model.norm, model.lm_head),
-}
+FILM = "Life is like a [MASK] of chocolates."
+LONGEST = 40  # tokens of a sentence of the reader's own: its pictures still fit one screen
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +32,21 @@ class Attention:
 
     tokens: list[str]
     weights: torch.Tensor
+
+
+def fillable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return ``text`` if the model can fill a mask in it; else say what is wrong with it, and return a line of a film.
+
+    A lesson can so go on, whatever its reader has typed.
+    """
+    try:
+        top_predictions(model, tokenizer, text, k=1)
+        if (count := len(tokenizer(text)["input_ids"])) > LONGEST:
+            raise ValueError(f"The text has {count} tokens, but the pictures have room for {LONGEST}: shorten it.")
+    except ValueError as error:
+        print(f"{error}\nUntil then, the cells below go on with: {FILM}")
+        return FILM
+    return text
 
 
 def attention_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> Attention:
@@ -55,30 +62,6 @@ def attention_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     with evaluating(eager):
         attentions = eager(**inputs, output_attentions=True).attentions
     return Attention(_texts(tokenizer, inputs["input_ids"][0]), torch.cat(attentions).float().cpu())
-
-
-def layer_predictions(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, k: int = 1
-) -> list[list[list[Prediction]]]:
-    """Return what the model would predict if it ended after each of its layers.
-
-    This is the logit lens (nostalgebraist 2020, https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru): a layer's hidden
-    states go through the model's whole head, which was trained for those of the last layer only.
-
-    ``predictions[layer][position]`` holds the ``k`` most probable tokens. Layer 0 is the embeddings; the last layer's
-    predictions are the model's own. A masked model predicts the token at the position, a causal model the next one.
-    """
-    family = model.config.model_type
-    if family not in _HEADS or model.get_output_embeddings() is None:
-        raise ValueError(f"{type(model).__name__} (model type {family!r}) is not supported: give a BERT, GPT-2 or "
-                         "Llama with a language modeling head.")
-    inputs = model_inputs(model, tokenizer, text)
-    head = _HEADS[family](model)
-    with evaluating(model):
-        output = model(**inputs, output_hidden_states=True)
-        # GPT-2 and Llama return their last hidden states after the final norm: the head would apply it twice.
-        logits = chain((head(states)[0] for states in output.hidden_states[:-1]), [output.logits[0]])
-        return [[best_tokens(row, tokenizer, k) for row in layer] for layer in logits]
 
 
 def token_surprisals(

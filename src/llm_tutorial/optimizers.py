@@ -48,7 +48,7 @@ def orthogonalize(
 def muon_parameter_groups(
     model: nn.Module, *, muon_lr: float, adamw_lr: float, weight_decay: float = 0.0
 ) -> list[dict]:
-    """Split a GPT-2's parameters: the matrices inside the blocks go to Muon, all others to AdamW.
+    """Split the parameters of a GPT-2 or a Llama: the matrices inside the blocks go to Muon, all others to AdamW.
 
     Embeddings and norms are not linear maps between hidden states, so orthogonal updates mean nothing for them.
 
@@ -56,10 +56,10 @@ def muon_parameter_groups(
         ValueError: the model has no Conv1D or Linear layer inside its blocks.
     """
     matrices = [layer.weight for name, layer in model.named_modules()
-                if isinstance(layer, Conv1D | nn.Linear) and ".h." in name]
+                if isinstance(layer, Conv1D | nn.Linear) and (".h." in name or ".layers." in name)]
     if not matrices:
-        raise ValueError(f"{type(model).__name__} has no weight matrices in blocks named 'h', so Muon has nothing to "
-                         "train: set muon_lr to None.")
+        raise ValueError(f"{type(model).__name__} has no weight matrices in blocks named 'h' or 'layers', so Muon has "
+                         "nothing to train: set muon_lr to None.")
     chosen = {id(weight) for weight in matrices}
     others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
     return [

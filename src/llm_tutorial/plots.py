@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import textwrap
 from bisect import bisect_right
@@ -24,10 +25,11 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
 from llm_tutorial.decoding import Prediction
+from llm_tutorial.sources.files import data_folder, verified
 
 __all__ = [
-    "Figure", "SurprisalText", "bars", "drawable", "heat_map", "heat_maps", "lines", "panels", "prediction_bars",
-    "surprisal_text", "token_names",
+    "Figure", "SurprisalText", "bars", "drawable", "drawing", "heat_map", "heat_maps", "line_panels", "lines",
+    "panels", "prediction_bars", "surprisal_text", "token_names",
 ]
 
 FONT = "DejaVu Sans"  # comes with matplotlib
@@ -35,6 +37,7 @@ STYLE = {
     "font.family": FONT, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
     "text.parse_math": False,  # tokens may hold dollar signs
 }
+Curve = tuple[Sequence[float], Sequence[float]]
 WIDTH = 7  # inches: 700 pixels, about the width of a notebook's output
 LETTERS = 12  # of 9 points that fit into an inch, on average
 
@@ -55,10 +58,20 @@ class Figure:
     png: bytes = field(repr=False)
     alt: str
     text: str
+    width: int = 0  # pixels of the page, if not those of the PNG
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": f"Figure: {self.text}"}
-        return data, {"image/png": {"alt": self.alt}}
+        return data, {"image/png": {"alt": self.alt, **({"width": self.width} if self.width else {})}}
+
+
+def drawing(name: str) -> Figure:
+    """Return one of the bundled drawings."""
+    folder = data_folder() / "drawings"
+    texts = json.loads(verified(folder / "drawings.json").read_text(encoding="utf-8"))
+    if name not in texts:
+        raise ValueError(f"There is no drawing {name!r}: choose one of {', '.join(texts)}.")
+    return Figure(verified(folder / f"{name}.png").read_bytes(), texts[name], texts[name], 100 * WIDTH)
 
 
 def bars(shares: Mapping[str, float], *, xlabel: str, title: str = "") -> Figure:
@@ -88,9 +101,9 @@ def panels(charts: Mapping[str, Mapping[str, float]], *, xlabel: str, title: str
     longest = max(len(label) for names in labels for label in names)
     titles = [_wrapped(name, 74 - longest) for name in charts]  # above the bars
     rows = [len(names) for names in labels]
-    inches = max(0.17, min(0.36 if len(charts) == 1 else 0.21, 6 / sum(rows)))  # for each row
-    above = sum(0.1 + 0.17 * (name.count("\n") + 1) if name else 0 for name in titles)
-    canvas = _canvas(WIDTH, 0.5 + inches * sum(rows) + 0.07 * len(charts) + above, title)
+    beside = 0.5 + sum(0.17 + 0.17 * (name.count("\n") + 1) if name else 0.07 for name in titles)
+    inches = max(0.15, min(0.36 if len(charts) == 1 else 0.21, (5.4 - beside) / sum(rows)))  # for each row
+    canvas = _canvas(WIDTH, beside + inches * sum(rows), title)
     grid = canvas.subplots(len(charts), sharex=True, squeeze=False, gridspec_kw={"height_ratios": rows})[:, 0]
     form, size = _format(values), min(10, 43 * inches)
     for axes, name, names, shares in zip(grid, titles, labels, charts.values(), strict=True):
@@ -112,41 +125,60 @@ def panels(charts: Mapping[str, Mapping[str, float]], *, xlabel: str, title: str
                    f"The bars show {visible(xlabel)}.", " ".join(bar_names), " ".join(bar_values))
 
 
-@style.context(STYLE, after_reset=True)
 def lines(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, xlabel: str, ylabel: str, title: str = "",
-    logarithmic: bool = False,
+    curves: Mapping[str, Curve], *, xlabel: str, ylabel: str, title: str = "", log: str = "",
 ) -> Figure:
     """Draw one line with markers per entry of ``curves``, a name with its x and y values.
 
-    The y-axis includes zero, unless both axes are ``logarithmic``: the x-axis in powers of 2, the y-axis of 10.
+    ``log`` names the logarithmic axes, "x", "y" or "xy". Another y-axis includes zero unless all of the curves would be
+    in its upper half.
     """
-    if not 1 <= len(curves) <= len(COLORS):
-        raise ValueError(f"{len(curves)} curves were given: draw between 1 and {len(COLORS)}.")
-    points = {name: (_numbers(x), _numbers(y)) for name, (x, y) in curves.items()}
-    all_x, all_y = (np.concatenate(values) for values in zip(*points.values(), strict=True))
-    if logarithmic and not (all_x > 0).all() & (all_y > 0).all():
-        raise ValueError("A logarithmic axis has no place for values that are not above 0: leave them out.")
-    canvas = _canvas(WIDTH, 3 + 0.2 * ((len(points) + 1) // 2), title)
-    axes = canvas.add_subplot()
-    for (x, y), color, dash, marker in zip(points.values(), COLORS, DASHES, MARKERS, strict=False):
-        axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, markevery=max(1, len(x) // 25))
-    axes.set(xlabel=drawable(xlabel), ylabel=drawable(ylabel))
-    if logarithmic:
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_locator(NullLocator())
-            axis.set_major_formatter("{x:,g}")  # matplotlib's own is mathematics
-    elif not (all_y < 0).any():
-        axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    canvas.legend(axes.get_lines(), [_wrapped(name, 40) for name in points], loc="outside lower center", ncols=2,
+    return line_panels({"": curves}, xlabels=[xlabel], ylabel=ylabel, title=title, log=log)
+
+
+@style.context(STYLE, after_reset=True)
+def line_panels(
+    charts: Mapping[str, Mapping[str, Curve]], *, xlabels: Sequence[str], ylabel: str, title: str = "", log: str = "",
+) -> Figure:
+    """Draw charts of lines side by side, each under its own title, on one y-axis, and each on an x-axis of its own."""
+    names = list(dict.fromkeys(name for curves in charts.values() for name in curves))
+    if not 1 <= len(names) <= len(COLORS):
+        raise ValueError(f"{len(names)} curves were given: draw between 1 and {len(COLORS)}.")
+    canvas = _canvas(WIDTH, 3 + 0.2 * ((len(names) + 1) // 2), title)
+    grid = canvas.subplots(1, len(charts), sharey=True, squeeze=False)[0]
+    handles, courses, points = {}, [], []
+    for axes, (head, curves), xlabel in zip(grid, charts.items(), xlabels, strict=True):
+        for name, (x, y) in curves.items():
+            x, y, look = _numbers(x), _numbers(y), names.index(name)
+            [handles[name]] = axes.plot(x, y, color=COLORS[look], linestyle=DASHES[look], marker=MARKERS[look],
+                                        markersize=4, markevery=max(1, len(x) // 25))
+            courses.append(f"{visible(head)}, {visible(name)}"[2 * (not head):] + f": {_course(x, y)}.")
+            points.append((x, y))
+        axes.set_xlabel(drawable(xlabel))
+        axes.set_title(_wrapped(head, 36), loc="left", fontsize=9.5, weight="bold")
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel(drawable(ylabel))
+    for letter, values in zip("xy", map(np.concatenate, zip(*points, strict=True)), strict=True):
+        if letter in log and not (values > 0).all():
+            raise ValueError("A logarithmic axis has no place for values that are not above 0: leave them out.")
+        if letter == "y" and "y" not in log and 0 <= values.min() < values.max() / 2:  # else all is in the upper half
+            grid[0].set_ylim(bottom=0)
+        for axes in grid:
+            axis = getattr(axes, f"{letter}axis")
+            if letter in log:
+                axes.set(**{f"{letter}scale": "log"})
+                axis.set_minor_locator(NullLocator())
+                axis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}")  # the usual is mathematics
+                doublings = letter == "x" and values.max() <= 256 * values.min()
+                axis.get_major_locator().set_params(base=2 if doublings else 10, numticks=9 // len(grid))
+            elif (values == np.round(values)).all():
+                axis.get_major_locator().set_params(integer=True)
+    canvas.legend(handles.values(), [_wrapped(name, 40) for name in handles], loc="outside lower center", ncols=2,
                   frameon=False, fontsize=9, handlelength=3)
-    return _figure(canvas, title, "Line chart",
-                   f"x-axis: {visible(xlabel)}; y-axis: {visible(ylabel)}{'; logarithmic' if logarithmic else ''}.",
-                   f"Curves: {_listed(points)}.",
-                   " ".join(f"{visible(name)}: {_course(x, y)}." for name, (x, y) in points.items()))
+    frame = f"x-axis: {' and '.join(map(visible, xlabels))}; y-axis: {visible(ylabel)}"
+    frame += {"": "", "xy": "; logarithmic"}.get(log, f"; {log}-axis logarithmic")
+    return _figure(canvas, title, "Line chart" if len(charts) == 1 else f"{len(charts)} line charts", f"{frame}.",
+                   f"Curves: {_listed(names)}.", " ".join(courses))
 
 
 @style.context(STYLE, after_reset=True)
@@ -159,10 +191,9 @@ def heat_map(
     ``cells`` are texts of the same shape, cut to fit; ``color_label`` says what the colors stand for, with its unit.
     """
     table = _table(values)
-    texts = [] if cells is None else [[drawable(text) for text in row] for row in cells]
-    for what, shape in (("labels", (len(rows), len(columns))), ("cells", np.shape(texts or table))):
-        if shape != table.shape:
-            raise ValueError(f"The values have the shape {table.shape}, the {what} {shape}: give as many.")
+    texts = [[drawable(text) for text in row] for row in cells or ()]
+    if not table.shape == (len(rows), len(columns)) == (np.shape(texts) if texts else table.shape):
+        raise ValueError(f"The values have the shape {table.shape}: give as many rows, columns and cells.")
     row_labels, column_labels = ([_cut(name, 24) for name in names] for names in (rows, columns))
 
     # In letters: how many fit into a cell.  They can be somewhat smaller than the labels.
@@ -223,7 +254,7 @@ def heat_maps(
     # Each matrix has a place 1 wide and ``place`` high: title, matrix, and a gap at its right and below.
     ratio = 0.9 * height / width
     place = 0.25 + ratio + 0.1
-    inches = min(WIDTH / columns, 7 / (lines * place), 1.8)
+    inches = min(WIDTH / columns, 5 / (lines * place), 1.8)
     size = min(9, 14 * inches, 110 * inches / max(len(drawable(name)) + 1 for name in tables))
     canvas = _canvas(max(4.5, inches * columns), inches * place * lines + 0.65, title)
     axes = canvas.add_subplot()
@@ -326,7 +357,7 @@ def _listed(names: Iterable[object]) -> str:
 
 
 def _course(x: np.ndarray, y: np.ndarray) -> str:
-    """First, lowest, highest and last value of a curve, each with its x."""
+    """First, lowest, highest and last finite value of a curve, each with its x."""
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     if not len(y):
         return "no finite value"
@@ -368,7 +399,7 @@ def surprisal_text(pairs: Sequence[tuple[str, float | None]], *, title: str = ""
     """
     if wrong := [pair for pair in pairs if pair[1] is not None and not pair[1] >= 0]:
         raise ValueError(f"The token {wrong[0][0]!r} has {wrong[0][1]} bits: a surprisal is 0 or more.")
-    # A space where no token begins with one, as in BERT, to keep words apart without styles.
+    # Without styles, a space keeps words apart where no token begins with one, as in BERT.
     gap = "" if any(token.startswith(" ") for token, _ in pairs) else " "
     boxes, words = [], []
     for token, bits in pairs:

@@ -13,14 +13,14 @@ import pandas as pd
 import transformers
 from huggingface_hub.utils import disable_progress_bars
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llm_tutorial.checkpoints import Checkpoint
 from llm_tutorial.decoding import Prediction
 from llm_tutorial.device import Device
 from llm_tutorial.plots import lines
 
-__all__ = ["TrainingProgress", "describe", "prediction_table", "quiet", "setup_table"]
+__all__ = ["TrainingProgress", "describe", "loss_curves", "prediction_table", "quiet", "setup_table"]
 
 LOSSES = {"loss": "training loss", "eval_loss": "validation loss"}
 SECONDS_BETWEEN_PICTURES = 3.0  # drawing takes a tenth of a second from the training
@@ -69,6 +69,11 @@ def prediction_table(predictions: Sequence[Prediction], digits: int = 3) -> pd.D
     """Return predictions as a table with token, id and rounded probability, numbered by rank."""
     rows = [(repr(p.token), p.id, round(p.probability, digits)) for p in predictions]
     return pd.DataFrame(rows, columns=["token", "id", "probability"], index=range(1, len(rows) + 1))
+
+
+def loss_curves(trainer: Trainer, x: str = "step") -> dict[str, tuple[list[float], list[float]]]:
+    """Return the losses that a Trainer has logged, each with its steps (or ``x="epoch"``), for ``plots.lines``."""
+    return _curves(trainer.state.log_history, x)
 
 
 class TrainingProgress(TrainerCallback):
@@ -135,13 +140,16 @@ class TrainingProgress(TrainerCallback):
     def _draw(self, state: TrainerState) -> None:
         seconds, left, speed = self._speed(state)
         title = f"Step {state.global_step} of at most {state.max_steps}; {seconds:.0f} s gone, {left:.0f} s left"
-        curves = {}  # from the log, which holds what was logged before an interruption too
-        for key, name in LOSSES.items():
-            if entries := [entry for entry in state.log_history if key in entry]:
-                curves[name] = [entry["step"] for entry in entries], [entry[key] for entry in entries]
-        self._handle.update(lines(curves, xlabel="step", ylabel="cross-entropy (nats per token)",
+        # The log holds what was logged before an interruption too.
+        self._handle.update(lines(_curves(state.log_history), xlabel="step", ylabel="cross-entropy (nats per token)",
                                   title=title + (f"; {speed} tokens/s" if speed else "")))
         self._drawn_at = time.perf_counter()
+
+
+def _curves(log_history: list[dict[str, float]], x: str = "step") -> dict[str, tuple[list[float], list[float]]]:
+    logged = {name: [(entry[x], entry[key]) for entry in log_history if key in entry]
+              for key, name in LOSSES.items()}
+    return {name: tuple(map(list, zip(*points, strict=True))) for name, points in logged.items() if points}
 
 
 def _in_notebook() -> bool:

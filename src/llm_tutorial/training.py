@@ -32,11 +32,11 @@ from llm_tutorial.evaluation import recited_share
 from llm_tutorial.optimizers import MuonAdamW, muon_parameter_groups
 
 __all__ = [
-    "PRESETS", "FiniteLoss", "Preset", "StopWhenRecited", "build_trainer", "gpt2_config", "new_model",
+    "PRESETS", "WATCHED_CHUNKS", "FiniteLoss", "Preset", "StopWhenRecited", "build_trainer", "gpt2_config", "new_model",
     "newest_checkpoint", "pick_preset", "preset_tokenizer", "training_arguments",
 ]
 
-_WATCHED_CHUNKS = 32  # for the validation loss during the training
+WATCHED_CHUNKS = 32  # for the validation loss during the training
 # The training arguments that change the weights.
 _DECISIVE = (
     "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay",
@@ -135,8 +135,7 @@ def gpt2_config(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT
 def new_model(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
     """Return an untrained GPT-2 of the preset's size, with random weights; set the seed before to get the same again.
 
-    Small models memorize tokens sooner when the embeddings of tokens and positions differ more from the start than
-    GPT-2's do.
+    Small models memorize sooner when their embeddings differ more from the start than GPT-2's do.
     """
     preset = pick_preset(preset)
     model = GPT2LMHeadModel(gpt2_config(preset, tokenizer))
@@ -232,7 +231,7 @@ def build_trainer(
         args=arguments,
         data_collator=collator,
         train_dataset=train,
-        eval_dataset=valid.select(range(0, len(valid), math.ceil(len(valid) / _WATCHED_CHUNKS))),
+        eval_dataset=valid.select(range(0, len(valid), math.ceil(len(valid) / WATCHED_CHUNKS))),
         processing_class=tokenizer,
         compute_loss_func=_loss_of(model),
         optimizers=(optimizer, None),
@@ -253,10 +252,10 @@ def _check_chunks(model: GPT2LMHeadModel, split: str, rows: Sequence[Sequence[in
     """Refuse what would otherwise be an index error inside a kernel."""
     if not rows:
         raise ValueError(f"There is no {split!r} chunk: give texts longer than the context length.")
-    longest, largest = max(map(len, rows)), max(map(max, rows))
-    if longest > model.config.n_positions:
-        raise ValueError(f"A {split!r} chunk has {longest} tokens, but the model has {model.config.n_positions} "
-                         "positions: chunk with a shorter context_length, or raise n_positions.")
+    longest, largest, positions = max(map(len, rows)), max(map(max, rows)), model.config.max_position_embeddings
+    if longest > positions:
+        raise ValueError(f"A {split!r} chunk has {longest} tokens, but the model has {positions} positions: chunk with "
+                         "a shorter context_length.")
     if largest >= model.config.vocab_size:
         raise ValueError(f"A {split!r} chunk has token id {largest}, but the model's vocabulary has "
                          f"{model.config.vocab_size:,} entries: use the same tokenizer for both.")
@@ -346,27 +345,28 @@ class _RunFolder(TrainerCallback):
 class StopWhenRecited(TrainerCallback):
     """End the training once the model continues this share of its training chunks word for word.
 
-    A check costs a forward pass over the first 31 tokens of every chunk. So it is made only when a loss is logged, and
-    only once that loss is below ``loss_below``: above one nat per token, hardly any run of 16 tokens is right.
+    A check is made only when a logged loss is below ``loss_below``: above one nat per token, hardly any run of 16
+    tokens is right.
 
     Args:
         chunks: token ids of the training chunks, at least 32 in each.
         share: share of the 16 -> 16 token continuations that must be exact, from 0 to 1.
+        start: where in the chunks the prompts begin, as in ``recitation``.
 
-    Attributes:
-        shares: (step, share recited) for each check.
+    ``shares`` holds (step, share recited) for each check.
     """
 
-    def __init__(self, chunks: Sequence[Sequence[int]], share: float = 0.95, *, loss_below: float = 1.0) -> None:
+    def __init__(self, chunks: Sequence[Sequence[int]], share: float = 0.95, *, loss_below: float = 1.0,
+                 start: int | None = 0) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"stop_at={share} is not a share: give a number above 0 and at most 1, such as 0.95.")
-        self.chunks, self.share, self.loss_below = chunks, share, loss_below
+        self.chunks, self.share, self.loss_below, self.start = chunks, share, loss_below, start
         self.shares: list[tuple[int, float]] = []
 
     def on_log(self, args, state, control, logs=None, model=None, **_) -> None:
         """Check, and ask the Trainer to stop."""
         if logs.get("loss", self.loss_below) < self.loss_below:
-            self.shares.append((state.global_step, recited_share(model, self.chunks)))
+            self.shares.append((state.global_step, recited_share(model, self.chunks, start=self.start)))
             if self.shares[-1][1] >= self.share:
                 control.should_training_stop = True
 
@@ -375,8 +375,7 @@ class FiniteLoss(TrainerCallback):
     """Stop a training with FloatingPointError when its weights or losses are not finite.
 
     Weights rather than gradients: with fp16 a step with infinite gradients is skipped and does no harm. After each
-    step it looks at the last norm alone, which a NaN loss of a single token reaches, and before a checkpoint at all
-    weights.
+    step it looks at the last norm alone, which any NaN loss reaches, and before a checkpoint at all weights.
     """
 
     def on_step_end(self, args, state, control, model=None, **_) -> None:

@@ -11,7 +11,6 @@ from itertools import zip_longest
 
 import torch
 from ipywidgets import HTML, Button, FloatSlider, HBox, IntSlider, Text, ToggleButtons, VBox, Widget
-from traitlets import Any, HasTraits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_tutorial.decoding import Prediction, best_tokens, evaluating, filter_logits, model_inputs, top_predictions
@@ -21,8 +20,8 @@ __all__ = ["Playground", "mask_playground", "token_playground"]
 
 MAX_TOKENS = 64  # a model with 135 M parameters reads them within a second on two cores
 CANDIDATES = 8
-LABEL = {"description_width": "initial"}  # a Layout or a Style made here would be a widget made at import
-WRAPPED, WIDE = {"flex_flow": "row wrap"}, {"width": "auto"}
+# A Layout or a Style made here would be a widget made at import.
+LABEL, WRAPPED, WIDE = {"description_width": "initial"}, {"flex_flow": "row wrap"}, {"width": "auto"}
 
 
 class Playground:
@@ -31,7 +30,7 @@ class Playground:
     As the value of a cell it is shown as a widget; for pages and viewers without widgets the output holds the picture.
     """
 
-    def __init__(self, draw: Callable[..., Figure], controls: dict[str, HasTraits], rows: Sequence[Widget]) -> None:
+    def __init__(self, draw: Callable[..., Figure], controls: dict[str, Widget], rows: Sequence[Widget]) -> None:
         self._draw, self._controls = draw, controls
         self.picture: Figure | str = ""
         # No interactive_output: nbclient stops at its Output widget unless it stores the state of all widgets.
@@ -39,10 +38,10 @@ class Playground:
         hint = HTML("<small>Change the text and press Enter.</small>")
         self.widget = VBox([rows[0], hint, *rows[1:], self._html])
         for control in controls.values():
-            control.observe(self._update, "value")
-        self._update()
+            control.observe(self.update, "value")
+        self.update()
 
-    def _update(self, _=None) -> None:
+    def update(self, _=None) -> None:
         self.picture = _picture(self._draw, **{name: control.value for name, control in self._controls.items()})
         if isinstance(self.picture, Figure):
             png, alt = base64.b64encode(self.picture.png).decode(), escape(self.picture.alt)
@@ -58,9 +57,10 @@ class Playground:
         return {"application/vnd.jupyter.widget-view+json": view, **data}, metadata
 
 
-def mask_playground(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
-) -> Playground | Figure | str:
+Shown = Playground | Figure | str
+
+
+def mask_playground(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> Shown:
     """Return a field for a sentence, begun as ``text``, with the most probable tokens at one of its masks as bars.
 
     Where ``LLM_TUTORIAL_DISPLAY=plain`` it is the picture alone.  Each text is read once: after training the model,
@@ -94,9 +94,7 @@ def mask_playground(
                       [field, HBox([count, which], layout=WRAPPED)])
 
 
-def token_playground(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str
-) -> Playground | Figure | str:
+def token_playground(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> Shown:
     """Return a field for a text, begun as ``prompt``, with the candidates for the next token as buttons and bars.
 
     A button appends its token, "Back one token" takes the last one away; the rest is as in ``mask_playground``.
@@ -107,8 +105,9 @@ def token_playground(
             return model(input_ids=torch.tensor([ids], device=model.device)).logits[0, -1].float().cpu()
 
     offered: list[Prediction] = []
+    path: list[int] = []  # ids, read as they are: the text may be cut into other tokens
 
-    def draw(prompt: str, temperature: float = 1.0, path: tuple[int, ...] = ()) -> Figure:
+    def draw(prompt: str, temperature: float = 1.0) -> Figure:
         offered.clear()
         ids = (*_token_ids(model, tokenizer, prompt, len(path)), *path)
         offered.extend(best_tokens(filter_logits(next_logits(ids), temperature=temperature), tokenizer, CANDIDATES))
@@ -121,36 +120,32 @@ def token_playground(
     field = _field("Prompt:", prompt)
     slider = FloatSlider(1.0, min=0.1, max=2.0, step=0.1, readout_format=".1f", description="Temperature:",
                          continuous_update=False, style=LABEL)
-    path = _Value(value=())  # ids, read as they are: the text may be cut into other tokens
     back, story = Button(description="Back one token"), HTML()
     buttons = [Button(tooltip="append this token", layout=WIDE) for _ in range(CANDIDATES)]
 
-    def draw_and_offer(prompt: str, temperature: float, path: tuple[int, ...]) -> Figure:
+    def draw_and_offer(prompt: str, temperature: float) -> Figure:
         story.value = (f'<p style="white-space: pre-wrap">Text so far: {escape(prompt)}'
                        f"<b>{escape(tokenizer.decode(path))}</b></p>")
         try:
-            return draw(prompt, temperature, path)
+            return draw(prompt, temperature)
         finally:
             labels = [f"{name} {p.probability:.3f}" for name, p in zip(token_names(offered), offered, strict=True)]
             for button, label in zip_longest(buttons, labels, fillvalue="(none)"):
                 button.description = label
 
-    def append(button: Button) -> None:
-        rank = buttons.index(button)
-        path.value += tuple(candidate.id for candidate in offered[rank:rank + 1])
+    def press(button: Button) -> None:
+        if button is back:
+            del path[-1:]
+        else:
+            path.extend(candidate.id for candidate, offer in zip(offered, buttons, strict=False) if offer is button)
+        playground.update()
 
-    for button in buttons:
-        button.on_click(append)
-    back.on_click(lambda _: setattr(path, "value", path.value[:-1]))
-    field.observe(lambda _: setattr(path, "value", ()), "value")
-    return Playground(draw_and_offer, {"prompt": field, "temperature": slider, "path": path},
-                      [field, HBox([slider, back], layout=WRAPPED), story, HBox(buttons, layout=WRAPPED)])
-
-
-class _Value(HasTraits):
-    """A control without a widget."""
-
-    value = Any()
+    field.observe(lambda _: path.clear(), "value")
+    playground = Playground(draw_and_offer, {"prompt": field, "temperature": slider},
+                            [field, HBox([slider, back], layout=WRAPPED), story, HBox(buttons, layout=WRAPPED)])
+    for button in (back, *buttons):
+        button.on_click(press)
+    return playground
 
 
 def _picture(draw: Callable[..., Figure], **values) -> Figure | str:

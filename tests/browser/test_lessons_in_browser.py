@@ -4,6 +4,7 @@ Lessons with a playground or a live curve are executed. The others show here wha
 test`` executes them; they are opened with their stored outputs. What was seen is kept in ``build/browser``.
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,17 @@ def use_token_playground(widget):
     press_button(widget, candidate)  # for the picture that is kept
 
 
+def use_questions(widget):
+    """An answer by the keyboard alone, and its explanation."""
+    first = widget.get_by_role("radio").first
+    first.focus()
+    first.press("Space")
+    expect(widget.get_by_role("status").first).to_contain_text(re.compile(r"Right\.|Not this one\."))
+
+
 # Every lesson with its playgrounds, so that one that is lost, or new and never used here, is noticed.
 LESSONS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-PLAYGROUNDS = {"01_masked_lm": [use_mask_playground], "02_causal_lm": [use_token_playground]}
+PLAYGROUNDS = {"01_masked_lm": [use_mask_playground, use_mask_playground], "02_causal_lm": [use_token_playground]}
 LIVE = [name for name, source in LESSONS.items() if "widgets." in source or "TrainingProgress(" in source]
 
 
@@ -51,7 +60,7 @@ def test_playgrounds_and_live_curves_are_those_of_lessons():
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_lesson_in_jupyterlab(open_notebook, lesson):
     page = open_notebook(f"{lesson}.ipynb")
-    uses = PLAYGROUNDS.get(lesson, [])
+    uses = [*PLAYGROUNDS.get(lesson, []), use_questions] if lesson in LIVE else []
     try:
         if lesson in LIVE:
             page.run(SECONDS)
@@ -59,7 +68,7 @@ def test_lesson_in_jupyterlab(open_notebook, lesson):
             page.open()
         assert page.faults() == []
         widgets = page.widgets()
-        assert len(widgets) == len(uses), "these are not the playgrounds that the lesson should have"
+        assert len(widgets) == len(uses), "these are not the playgrounds and questions that the lesson should have"
         for widget, use in zip(widgets, uses, strict=True):
             use(widget)
         assert page.faults() == []

@@ -1,6 +1,7 @@
 """The notebooks, executed with models and articles from a hub, and once more from the cache when it is gone."""
 
 import functools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,14 @@ from hub_repositories import bert_base_uncased, gpt2, trusting_kernels, wikipedi
 from hub_server import HubServer
 
 from llm_tutorial.commands.run import Run, execute_notebook
+from llm_tutorial.sources.offline import fetch_causal_lm
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 WANTED = {
     "01_masked_lm": {"google-bert/bert-base-uncased"},
     "02_causal_lm": {"google-bert/bert-base-uncased", "openai-community/gpt2"},
     "03_pretraining": {"wikimedia/wikipedia"},
+    "05_training_well": {"wikimedia/wikipedia"},
     "07_tokenizers": {"google-bert/bert-base-uncased", "wikimedia/wikipedia"},
     "08_scaling_up": {"wikimedia/wikipedia"},
 }
@@ -36,6 +39,8 @@ def server(models, tmp_path_factory):
 def caches(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("caches")
     trusting_kernels(folder / "ipython", models)
+    model = fetch_causal_lm()  # lesson 7 always cuts with its tokenizer
+    shutil.copytree(model, folder / "ours" / model.name)
     return folder
 
 

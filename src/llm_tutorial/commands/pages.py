@@ -22,25 +22,54 @@ REMOTE_PICTURE = re.compile(r"!\[([^]]*)\]\((?:https?:)?//[^)]*\)")
 DOCUMENT_LINK = re.compile(r"\]\((?=[\w-]+\.md\b)")
 SETTINGS = {
     "project": TITLE,
-    "extensions": ["myst_nb"],
+    "extensions": ["myst_nb", __name__],
     "nb_execution_mode": "off",
     "nb_merge_streams": True,
+    "myst_enable_extensions": ["dollarmath"],
+    "myst_dmath_allow_space": False, "myst_dmath_allow_digits": False,  # "from $2 to $3" is money
+    "myst_update_mathjax": False,
+    "html_math_renderer": "mathml",
     "html_theme": "sphinx_book_theme",
     "html_title": TITLE,
     "html_theme_options": {
         "home_page_in_toc": True, "navbar_persistent": [], "show_toc_level": 2,
         "use_download_button": False, "use_fullscreen_button": False,
     },
+    "html_static_path": ["_static"], "html_css_files": ["pages.css"],
     "html_copy_source": False,
     "html_use_index": False,
     "html_show_copyright": False,
     "html_show_search_summary": False,  # a page on a disk may not read another one to quote from it
 }
 
+CSS = """
+math { font-family: "Cambria Math", "STIX Two Math", "Latin Modern Math", "DejaVu Math TeX Gyre", math; }
+div:has(> math[display=block]) { overflow-x: auto; padding: 0.2rem 0 0.8rem; }
+html[data-theme=dark] .cell_output :is(.text_html:has(> img), img) {
+  background: none !important; padding: 0 !important;
+}
+td code { overflow-wrap: anywhere; }
+"""
+
 
 def can_build_pages() -> bool:
     """Return whether the libraries of the extra ``site`` are installed."""
-    return all(importlib.util.find_spec(name) for name in ("myst_nb", "sphinx_book_theme"))
+    return all(importlib.util.find_spec(name) for name in ("latex2mathml", "myst_nb", "sphinx_book_theme"))
+
+
+def setup(app) -> None:
+    """Let Sphinx write formulas as MathML, which browsers show without a library."""
+    from docutils.nodes import SkipNode
+    from latex2mathml.converter import convert
+
+    def write(translator, node) -> None:
+        block = node.tagname == "math_block"
+        latex = node.astext().replace("{aligned}", "{align*}")  # which the converter does not know
+        formula = convert(latex, display="block" if block else "inline")
+        translator.body.append(f"<div>{formula}</div>" if block else formula)
+        raise SkipNode
+
+    app.add_html_math_renderer("mathml", inline_renderers=(write, None), block_renderers=(write, None))
 
 
 def build_pages(folder: Path | None, output: Path, executed: Mapping[Path, NotebookNode]) -> Path:
@@ -62,6 +91,8 @@ def build_pages(folder: Path | None, output: Path, executed: Mapping[Path, Noteb
                 else:
                     notebook = executed.get(path) or nbformat.read(path, as_version=4)
                     nbformat.write(_prepared(notebook, solutions=name.startswith("solutions/")), source / name)
+        (source / "_static").mkdir()
+        (source / "_static" / "pages.css").write_text(CSS, encoding="utf-8")
         (source / "index.md").write_text(_contents(sections), encoding="utf-8")
         Sphinx(source, None, built, doctrees, "html", SETTINGS, status=None, warning=None).build()
         shutil.copytree(built, output, dirs_exist_ok=True)
@@ -102,9 +133,12 @@ def _prepared(notebook: NotebookNode, *, solutions: bool) -> NotebookNode:
             data = output.get("data", {})
             data.pop(WIDGET, None)
             if "image/png" in data:  # MyST-NB would give the name of a file as the alternative text
-                alt = html.escape(output.metadata.get("image/png", {}).get("alt") or data.get("text/plain", ""))
+                about = output.metadata.get("image/png", {})
+                alt = html.escape(about.get("alt") or data.get("text/plain", ""))
+                size = f' width="{about["width"]}"' if "width" in about else ""
                 source = "data:image/png;base64," + "".join(data["image/png"].split())
-                picture = f'<img class="dark-light" alt="{alt}" src="{source}">'  # the theme darkens other pictures
+                # The theme darkens pictures of another class.
+                picture = f'<img class="dark-light" alt="{alt}"{size} src="{source}">'
                 output.data = nbformat.from_dict({"text/html": picture})
     if solutions and notebook.cells:
         notebook.cells[0].source = re.sub(r"^(# .*)", r"\1 (solutions)", notebook.cells[0].source)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_tutorial.exercises.checking import Exercise, Fault, Unsolved, raised, require_function
+from llm_tutorial.exercises.checking import Exercise, Fault, TimeUp, Unsolved, limited, raised, require_function
 
-__all__ = ["by_cases", "call", "compare", "draw", "items", "loss_errors", "real", "same", "show", "string", "tensor",
-           "whole"]
+__all__ = ["by_cases", "by_value", "call", "compare", "draw", "fed", "items", "loss_errors", "real", "same", "show",
+           "string", "tensor", "whole"]
 
 
-def by_cases(hint: str, right: Callable[..., Any], names: str, cases: Iterable[tuple], **options: Any) -> Exercise:
+def by_cases(
+    hints: tuple[str, str, str], right: Callable[..., Any], names: str, cases: Iterable[tuple], *,
+    minutes: int, difficulty: int, **options: Any,
+) -> Exercise:
     """Return an exercise that calls ``compare`` and needs nothing from the notebook."""
     cases = list(cases)
-    return Exercise(lambda answer, **_: compare(answer, right, names, cases, **options), hint)
+    return Exercise(lambda answer, **_: compare(answer, right, names, cases, **options), hints, minutes, difficulty)
 
 
 def compare(
@@ -34,6 +40,7 @@ def compare(
     mistakes: Mapping[str, Callable[..., Any]],
     otherwise: str | Callable[..., str],
     in_place: bool = False,
+    without: Iterable[str] = (),
 ) -> str | None:
     """Return None if ``answer`` gives what ``right`` gives in all cases, else a sentence on the first that differs.
 
@@ -44,12 +51,13 @@ def compare(
             answer in all cases is told.
         otherwise: the end of the sentence if no mistake fits, or a function of the value and the arguments.
         in_place: whether the answer may change its arguments.
+        without: names of functions of the libraries that the answer must not call.
     """
     require_function(answer)
     results, wrong = [], None
     for case in cases:
         try:
-            value = read(call(answer, *case, names=names, in_place=in_place))
+            value = call(answer, *case, names=names, in_place=in_place, read=read, without=without)
         except Fault:
             if wrong is None:
                 raise
@@ -62,9 +70,8 @@ def compare(
     value, expected, case = wrong
     clause = next((clause for clause, mistake in mistakes.items()
                    if all(same(found, mistake(*given)) for found, _, given in results)), None)
-    if clause is None and all(isinstance(needed, float) and math.isclose(found, needed, rel_tol=0.01)
-                              for found, needed, _ in results):
-        clause = "it is within 1 % of the right number, but not equal to it, as if it was rounded"
+    if clause is None and any(_rounded(results, digits) for digits in (None, 0, 1, 2, 3, 4)):
+        clause = "it is near the right number, but not equal to it, as if it was rounded"
     if clause is None and isinstance(expected, torch.Tensor) and value.shape != expected.shape:
         clause = f"its shape is {tuple(value.shape)}, but {tuple(expected.shape)} is needed"
     if clause is None:
@@ -72,34 +79,120 @@ def compare(
     return f"{_given(names, case)} returns {show(value)}: {clause}."
 
 
-def call(function: Callable[..., Any], *arguments: Any, names: str = "", in_place: bool = False) -> Any:
-    """Return what a learner's function makes of copies of ``arguments``, or raise a Fault, or Unsolved for ``...``."""
+def call(
+    function: Callable[..., Any], *arguments: Any, names: str = "", in_place: bool = False,
+    read: Callable[[Any], Any] = lambda result: result, without: Iterable[str] = (),
+) -> Any:
+    """Return what a learner's function makes of copies of ``arguments``, or raise a Fault, or Unsolved for ``...``.
+
+    The options are those of ``compare``; the result of ``read`` is returned, within the same limit of time.
+    """
     require_function(function)
+    given = _given(names, arguments)
     passed = [_copy(value) for value in arguments]
     try:
-        result = function(*passed)
+        with limited(), _written_by_hand(without):
+            result = function(*passed)
     except Fault as clause:
-        raise Fault(f"{_given(names, arguments)} {clause}") from None
+        raise Fault(f"{given} {clause}") from None
+    except TimeUp as limit:
+        raise Fault(f"{given} does not end: it was stopped after {limit}.") from None
     except (Exception, SystemExit) as error:
-        raise Fault(f"{_given(names, arguments)} raises {raised(error, function)}.") from None
+        raise Fault(f"{given} raises {raised(error, function)}.") from None
     if result is ...:
         raise Unsolved
     if result is None:
-        raise Fault(f"{_given(names, arguments)} returns None: does each of its branches end with a return?")
+        raise Fault(f"{given} returns None: does each of its branches end with a return?")
     for name, before, after in zip(names.split(), arguments, passed, strict=False):
         if not in_place and not _equal(before, after):
-            raise Fault(f"{_given(names, arguments)} changes {name} itself, which its caller may still need.")
-    return result
+            raise Fault(f"{given} changes {name} itself, which its caller may still need.")
+    try:
+        with limited():
+            return read(result)
+    except TimeUp:
+        raise Fault(f"{given} returns something that does not end.") from None
+    except Fault:
+        raise
+    except (Exception, SystemExit) as error:  # of an iterator
+        raise Fault(f"{given} raises {raised(error, function)}.") from None
+
+
+@contextmanager
+def _written_by_hand(without: Iterable[str]) -> Iterator[None]:
+    """Raise a Fault where a function of a library with one of these names is called."""
+    names = set(without)
+    if not names:
+        yield
+        return
+
+    def watch(frame: Any, event: str, called: Any) -> None:
+        name = called.__name__ if event == "c_call" else frame.f_code.co_name
+        module = frame.f_globals.get("__name__", "").partition(".")[0]
+        if name in names and (event == "c_call" or (event == "call" and module in _LIBRARIES)):
+            raise Fault(f"calls {name} of a library, but here it is to be written by hand.")
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+_LIBRARIES = {"torch", "transformers", "llm_tutorial", "scipy"}
+
+
+def _rounded(results: list[tuple], digits: int | None) -> bool:
+    """Whether all values are the right ones rounded to so many digits; without digits, within 1 % of them."""
+    return all(isinstance(needed, float) and math.isfinite(needed) and (
+        math.isclose(found, needed, rel_tol=0.01) if digits is None else found == round(needed, digits))
+        for found, needed, _ in results)
+
+
+def by_value(
+    hints: tuple[str, str, str], right: Callable[..., Any], *, minutes: int, difficulty: int,
+    read: Callable[[Any], Any], mistakes: Mapping[str, Callable[..., Any]], otherwise: Callable[..., str],
+) -> Exercise:
+    """Return an exercise whose answer is a value; the functions are as in ``compare``, and take the notebook's objects.
+
+    ``otherwise`` takes the value first.
+    """
+    def find_fault(answer: Any, **given: Any) -> str | None:
+        try:
+            value = read(answer)
+        except Fault as fault:
+            raise Fault(str(fault).replace("Your function returns", "Your answer is")) from None
+        if same(value, right(**given)):
+            return None
+        clauses = (clause for clause, mistake in mistakes.items() if same(value, mistake(**given)))
+        return f"Your answer is {show(value)}: {next(clauses, None) or otherwise(value, **given)}."
+
+    return Exercise(find_fault, hints, minutes, difficulty)
+
+
+@contextmanager
+def fed(model: PreTrainedModel) -> Iterator[list[torch.Size]]:
+    """Yield a list that gets the shape of the ids of each forward pass."""
+    shapes: list[torch.Size] = []
+    with model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: shapes.append(ids[0].shape)):
+        yield shapes
 
 
 def loss_errors(losses: Callable[..., torch.Tensor]) -> dict[str, Callable[..., float]]:
     """Return what may go wrong between the ``losses`` of single tokens, from the arguments, and their mean."""
+    def probability(*given) -> float:
+        return (-losses(*given)).exp().mean().item()
+
     return {
-        "it is a sum instead of a mean": lambda *given: losses(*given).sum().item(),
+        "it is the sum of the losses, or minus the logarithm of a product of probabilities, instead of a mean":
+            lambda *given: losses(*given).sum().item(),
         "the logarithms have the wrong sign": lambda *given: -losses(*given).mean().item(),
         "that is the perplexity, not the loss": lambda *given: losses(*given).mean().exp().item(),
         "that is in bits, but a loss is in nats": lambda *given: losses(*given).mean().item() / math.log(2),
         "the softmax is taken twice": lambda logits, ids: losses(logits.softmax(dim=-1), ids).mean().item(),
+        "that is a mean of probabilities: the logarithm is missing": probability,
+        "that is minus a mean of probabilities: the logarithm is missing": lambda *given: -probability(*given),
+        "the mean is taken of the probabilities, and then one logarithm": lambda *given: -math.log(probability(*given)),
     }
 
 
@@ -120,9 +213,9 @@ def _number(value: Any) -> int | float:
         value = value.item()
     if isinstance(value, np.integer | np.floating):
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise Fault(f"Your function returns {show(value)}, but one number is needed.")
-    return value
+    return value if isinstance(value, int) else float(value)
 
 
 def real(value: Any) -> float:

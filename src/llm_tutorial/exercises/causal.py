@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_tutorial.decoding import evaluating, next_tokens
-from llm_tutorial.exercises.answers import by_cases, call, compare, draw, loss_errors, real, show, string, tensor, whole
+from llm_tutorial.exercises.answers import (
+    by_cases,
+    by_value,
+    call,
+    compare,
+    draw,
+    fed,
+    loss_errors,
+    real,
+    show,
+    string,
+    tensor,
+    whole,
+)
 from llm_tutorial.exercises.checking import Exercise, Fault, require_function
 
 __all__ = ["EXERCISES"]
@@ -107,38 +120,41 @@ def _token(value, vocabulary: int) -> int:
 def _cached_greedy(answer, *, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
     require_function(answer)
     ids = tokenizer("Swimming at the beach is", return_tensors="pt")["input_ids"].to(model.device)
-    cases = [(model, ids[:, :5], 4), (model, ids[:, :2], 2), (model, ids[:, -1:], 1)]
-    calls: list[list[int]] = []  # the numbers of tokens that the model is fed, for each case
+    cases = [(model, ids[:, :5], 3), (model, ids[:, -1:], 2)]
+    calls: list[list[torch.Size]] = []  # what the model is fed, for each case
 
     @wraps(answer)
-    def counted(*case):
-        calls.append(fed := [])
-        with model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: fed.append(ids[0].numel())):
-            return answer(*case)
+    def counted(model, *case):
+        with fed(model) as shapes:
+            calls.append(shapes)
+            return answer(model, *case)
 
+    written = cache(_written)  # tensors are told apart by identity, and there is one for each case
     with evaluating(model):
         fault = compare(
-            counted, _written, "_ ids new_tokens", cases, read=tensor, otherwise=_not_greedy, mistakes={
+            counted, written, "_ ids new_tokens", cases, read=tensor, otherwise=_not_greedy,
+            without=("generate", "greedy_decode"), mistakes={
                 "those are the new tokens alone, without the prompt":
-                    lambda model, ids, new_tokens: _written(model, ids, new_tokens)[:, ids.shape[1]:],
+                    lambda model, ids, new_tokens: written(model, ids, new_tokens)[:, ids.shape[1]:],
                 "the cache is not passed on, so the model has read nothing but the newest token":
-                    lambda *case: _written(*case, forgetful=True),
+                    lambda *case: written(*case, forgetful=True),
             })
-    for fed, (_, ids, new_tokens) in zip(calls, cases, strict=False):
-        if sum(fed) > ids.shape[1] + new_tokens:
+    for shapes, (_, ids, new_tokens) in zip(calls, cases, strict=False):
+        read = sum(shape.numel() for shape in shapes)
+        if read > ids.shape[1] + new_tokens:
             right = "Your function writes the right tokens, but" if fault is None else fault.rstrip(".") + "; and"
-            return (f"{right} for {new_tokens} new tokens after {ids.shape[1]} the model is fed {sum(fed)} tokens in "
-                    f"{len(fed)} calls: it reads some of them again.")
+            return (f"{right} for {new_tokens} new tokens after {ids.shape[1]} the model is fed {read} tokens in "
+                    f"{len(shapes)} calls: it reads some of them again.")
     return fault
 
 
 def _written(model: PreTrainedModel, ids: torch.Tensor, new_tokens: int, forgetful: bool = False) -> torch.Tensor:
     """Prompt and greedy continuation; if forgetful, each step but the first reads the newest token alone."""
-    step, cache = ids, None
+    step, past = ids, None
     for _ in range(new_tokens):
-        output = model(input_ids=step, past_key_values=cache, use_cache=True)
+        output = model(input_ids=step, past_key_values=past, use_cache=True)
         step = output.logits[:, -1:].argmax(dim=-1)
-        cache = None if forgetful else output.past_key_values
+        past = None if forgetful else output.past_key_values
         ids = torch.cat([ids, step], dim=1)
     return ids.cpu()
 
@@ -148,13 +164,44 @@ def _not_greedy(found: torch.Tensor, _, ids: torch.Tensor, __) -> str:
     return "the new tokens are not the most probable ones" if kept else "the prompt is changed"
 
 
+def _over_places(logits: torch.Tensor, ids: torch.Tensor, places: int | None) -> float:
+    """The loss if the softmax is taken over the places, up to some of them."""
+    return -logits[0, :places].log_softmax(dim=0)[:ids.shape[1] - 1].gather(1, ids[0, 1:, None]).mean().item()
+
+
 EXERCISES = {
+    "next_label": by_value(
+        ("The model reads from left to right. At each token it guesses one token that it has not read yet.",
+         "The label is the token that stands one place further to the right.",
+         "Put a finger on 'beach' in the sentence, and read the word after it."),
+        lambda **_: "is", minutes=2, difficulty=1, read=lambda answer: string(answer).strip(), mistakes={
+            "the model has just read this token, so it would only have to copy it": lambda **_: "beach",
+            "that token stands on the left, and the model has read it already": lambda **_: "the",
+        }, otherwise=lambda *_, **__: "that is not the token of this text that is to be predicted there"),
+    "next_id": by_cases(
+        ("logits[0] are the logits of the one text, a row for each place. Which place tells what comes after the text?",
+         "The last place is logits[0, -1]: one logit for each entry of the vocabulary.",
+         "argmax gives the place of the largest number in a tensor, and here this place is the id."),
+        lambda logits: int(logits[0, -1].argmax()), "logits", [(draw(1, 3, 11, seed=seed),) for seed in (1, 2, 4)],
+        minutes=3, difficulty=1, read=whole, otherwise="that is not the id of the most probable next token", mistakes={
+            "that is what the model expects after the first token, not after the last one":
+                lambda logits: int(logits[0, 0].argmax()),
+            "that is the least probable token": lambda logits: int(logits[0, -1].argmin()),
+            "that is a place in all logits of the text, one row after the other": lambda logits: int(logits.argmax()),
+            "that is the largest logit itself, not the id of its token": lambda logits: logits[0, -1].max().item(),
+            "that is a probability, not an id": lambda logits: logits[0, -1].softmax(dim=-1).max().item(),
+        }),
     "sure_prompt": Exercise(
         _sure_prompt,
-        "Begin something that can hardly end in another way: a list that everyone knows, or a text that repeats "
-        "itself."),
+        ("Begin something that can hardly go on in another way.",
+         "Lists that everyone knows work well, and so do texts that repeat themselves.",
+         "Write the months in order, twice, and stop after a comma in the second round."),
+        minutes=5, difficulty=1),
     "top_k": by_cases(
-        "Which logit is the last one to stay? Compare all others with it, and write the result to a new tensor.",
+        ("Which logit is the last one to stay?",
+         "logits.topk(k).values are the k best logits, in falling order. Compare all logits with the last one of them.",
+         "masked_fill writes a new tensor: give it the comparison (smaller than the k-th best), and a number whose "
+         "exponential is 0."),
         _best_kept, "logits k", [(draw(7), 3), (draw(7, seed=1), 1), (draw(5, seed=2) - 10, 2), (draw(4, seed=3), 4)],
         read=_logits, otherwise=_no_top_k, mistakes={
             "the other logits are 0, but a logit of 0 still gives a probability":
@@ -162,10 +209,13 @@ EXERCISES = {
             "only the kept logits are left, without the places that tell their tokens":
                 lambda logits, k: logits.topk(k).values,
             "these are probabilities, not logits": lambda logits, k: _best_kept(logits, k).softmax(dim=-1),
-        }),
+        }, without=("filter_logits",), minutes=10, difficulty=2),
     "loss": by_cases(
-        "Write down for a text of three tokens which row of the logits predicts which token, and how many such "
-        "pairs there are.",
+        ("Write down for a text of three tokens which row of the logits predicts which token. How many such pairs are "
+         "there?",
+         "The last row of the logits predicts a token that is not in the text, and no row predicts the first token.",
+         "Pair the rows logits[0, :-1] with the tokens ids[0, 1:], look up one log-probability in each row, and take "
+         "minus their mean."),
         lambda *given: _next_token_losses(*given).mean().item(), "logits ids",
         [(draw(1, len(ids), 13, seed=len(ids)), torch.tensor([ids])) for ids in (
             [3, 7, 7, 12, 0, 5], [9, 1, 4, 8], [2, 11])],
@@ -178,12 +228,25 @@ EXERCISES = {
                 lambda logits, ids: cross_entropy(logits[0], ids[0].roll(-1)).item(),
             "the sum is divided by the number of tokens, but it has fewer terms":
                 lambda logits, ids: _next_token_losses(logits, ids).sum().item() / ids.shape[1],
-        }),
+            "the softmax is taken over the places, not over the vocabulary":
+                lambda *given: _over_places(*given, places=-1),
+            "the softmax is taken over all places, not over the vocabulary":
+                lambda *given: _over_places(*given, places=None),
+        }, minutes=10, difficulty=2),
     "sample": Exercise(
         _sample,
-        "A low temperature makes large logits stand out more. A generator does nothing unless it is handed to the "
-        "function that draws."),
+        ("Two things have to happen: the logits become probabilities, and one token is drawn with them.",
+         "A low temperature makes large logits stand out more, so it has to act before the softmax. Which operation "
+         "does that?",
+         "Divide the logits by the temperature, take the softmax, and call torch.multinomial with your generator, for "
+         "one number."),
+        minutes=10, difficulty=2),
     "cached_greedy": Exercise(
         _cached_greedy,
-        "Each output holds past_key_values: with them, the model need not read the earlier tokens again."),
+        ("Write the loop without a cache first: feed all ids, take the argmax of the last logits, append it.",
+         "Call the model with use_cache=True. Its output has past_key_values: the next call takes them, and then the "
+         "model needs the newest token only.",
+         "Keep three variables: all ids so far, what is fed next, and the cache. Each round ends with setting all "
+         "three; in the first one the cache is None."),
+        minutes=20, difficulty=3),
 }

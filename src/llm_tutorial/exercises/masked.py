@@ -4,18 +4,42 @@
 
 from __future__ import annotations
 
+import math
 import re
-from functools import cache
+from functools import cache, wraps
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_tutorial.decoding import evaluating, model_inputs
-from llm_tutorial.exercises.answers import by_cases, compare, draw, loss_errors, real, string, tensor
-from llm_tutorial.exercises.checking import Exercise, Fault
+from llm_tutorial.exercises.answers import (
+    by_cases,
+    by_value,
+    compare,
+    draw,
+    fed,
+    loss_errors,
+    real,
+    string,
+    tensor,
+    whole,
+)
+from llm_tutorial.exercises.checking import Exercise, Fault, require_function
 
 __all__ = ["EXERCISES"]
+
+_CAT = "The cat sat on the {}."
+
+
+def _place(tokenizer: PreTrainedTokenizerBase) -> int:
+    return tokenizer(_CAT.format(tokenizer.mask_token))["input_ids"].index(tokenizer.mask_token_id)
+
+
+def _token_of(found: int | float, tokenizer: PreTrainedTokenizerBase) -> str:
+    if not isinstance(found, int) or not 0 <= found < len(tokenizer):
+        return f"there is no such id, only those from 0 to {len(tokenizer) - 1}"
+    return f"that is the id of {tokenizer.convert_ids_to_tokens(found)!r}"
 
 
 def _surer(answer, *, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
@@ -53,7 +77,8 @@ def _softmax(answer, **_) -> str | None:
     ordinary = [draw(*shape) for shape in [(5,), (2, 3), (3, 3), (2, 3, 4), (1,)]]
     large = [torch.tensor(rows) for rows in ([1000.0, 999, 1000], [[1000.0, 1001], [1002, 1001]], [-1000.0, -1001])]
     faults = (compare(answer, lambda logits: logits.softmax(dim=-1), "logits", [(logits,) for logits in group],
-                      read=tensor, mistakes=_SOFTMAX_MISTAKES, otherwise=_no_softmax) for group in (ordinary, large))
+                      read=tensor, mistakes=_SOFTMAX_MISTAKES, otherwise=_no_softmax,
+                      without=("softmax", "log_softmax", "softmin")) for group in (ordinary, large))
     return next(filter(None, faults), None)
 
 
@@ -86,21 +111,39 @@ def _integers(value) -> torch.Tensor:
 
 
 def _pseudo_perplexity(answer, *, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
+    require_function(answer)
+    rows: dict[str, int] = {}  # that the model reads, for each text
+
+    @wraps(answer)
+    def counted(model, tokenizer, text):
+        with fed(model) as shapes:
+            result = answer(model, tokenizer, text)
+        rows[text] = sum(shape[0] for shape in shapes)
+        return result
+
     @cache
-    def losses(text: str, hide, outermost: int) -> torch.Tensor:
+    def losses(text: str, hide=torch.eye, outermost: int = 1) -> torch.Tensor:
         return _losses(model, tokenizer, text, hide, outermost)
 
-    def perplexity(change=lambda losses: losses.mean().exp(), hide=torch.eye, outermost=1):
-        return lambda model, tokenizer, text: change(losses(text, hide, outermost)).item()
+    def perplexity(change=lambda losses: losses.mean().exp(), **options):
+        return lambda model, tokenizer, text: change(losses(text, **options)).item()
+
+    def otherwise(_, __, ___, text: str) -> str:
+        hidden = len(losses(text))
+        counts = f": the model reads {rows[text]} rows of ids, but {hidden} tokens are hidden in turn"
+        return f"that is not the pseudo-perplexity{counts * (rows[text] != hidden)}"
 
     specials = f"{tokenizer.cls_token} and {tokenizer.sep_token}"
-    texts = ["Life is like a box of chocolates.", "The beach is a great way to cool down.", "Text"]
+    texts = ["Life is like a box of chocolates.", "The beach is great.", "Text"]
     with evaluating(model):
         return compare(
-            answer, perplexity(), "_ _ text", [(model, tokenizer, text) for text in texts], read=real,
-            otherwise="that is not the pseudo-perplexity", mistakes={
+            counted, perplexity(), "_ _ text", [(model, tokenizer, text) for text in texts], read=real,
+            without=("pseudo_perplexity", "pseudo_surprisals"), otherwise=otherwise, mistakes={
                 "it comes from a sum instead of a mean": perplexity(lambda losses: losses.sum().exp()),
                 "it is still a loss, not a number of choices": perplexity(torch.mean),
+                "that is 2 to the power of a mean in nats": perplexity(lambda losses: 2 ** losses.mean()),
+                "that is e to the power of a mean in bits":
+                    perplexity(lambda losses: (losses.mean() / math.log(2)).exp()),
                 "the logarithms have the wrong sign": perplexity(lambda losses: (-losses.mean()).exp()),
                 f"the sum is divided by the number of all ids, including {specials}":
                     perplexity(lambda losses: (losses.sum() / (len(losses) + 2)).exp()),
@@ -128,17 +171,50 @@ def _labeled(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return cross_entropy(logits[labels != -100], labels[labels != -100], reduction="none")
 
 
+def _over_places(logits: torch.Tensor, labels: torch.Tensor, all_of_them: bool) -> float:
+    """The loss if the softmax is taken over the places, all or those that have a label."""
+    labeled = labels != -100
+    log_probs = logits.log_softmax(dim=1)[labeled] if all_of_them else logits[labeled].log_softmax(dim=0)
+    return -log_probs.gather(1, labels[labeled][:, None]).mean().item()
+
+
 EXERCISES = {
+    "token_id": by_value(
+        ("The tokenizer turns a text into ids: call it with the word, and look at input_ids.",
+         "It gives three ids, because it adds a special token in front and one behind. Which of them is the word's?",
+         "The answer is the number in the middle, the id at place 1 of input_ids."),
+        lambda tokenizer, **_: tokenizer.convert_tokens_to_ids("beach"), minutes=2, difficulty=1, read=whole,
+        mistakes={}, otherwise=lambda found, tokenizer, **_: _token_of(found, tokenizer)),
+    "mask_place": by_value(
+        ("Write the tokens of the sentence in a row, and a number below each. The first number is 0.",
+         "The tokenizer adds a token of its own in front of the first word, so the first word has number 1.",
+         "[CLS] has number 0, 'the' has number 1, 'cat' has number 2. Count on to the mask."),
+        lambda tokenizer, **_: _place(tokenizer), minutes=2, difficulty=1, read=whole,
+        mistakes={"the special token in front of the text has a place too":
+                      lambda tokenizer, **_: _place(tokenizer) - 1,
+                  "places are counted from 0": lambda tokenizer, **_: _place(tokenizer) + 1},
+        otherwise=lambda found, **_: "another token stands there, or none"),
     "surer": Exercise(
         _surer,
-        "Think of a fixed phrase in which hardly any other word is possible, with enough words on both sides of "
-        "the mask."),
+        ("Think of a phrase that is always said with the same words.",
+         "Give the model enough words on both sides of the mask, and end with a full stop: otherwise it expects one.",
+         "Names of countries and titles work well: leave one word out of 'the United States of America', in a sentence."
+         ),
+        minutes=5, difficulty=1),
     "softmax": Exercise(
         _softmax,
-        "Look at the sums along the last dimension, and ask which change of all logits of a row leaves its "
-        "softmax as it is."),
+        ("First write it without caring for large logits: powers of e, divided by their sum. What is the sum of each "
+         "row of the result?",
+         "keepdim=True lets a sum over the last dimension divide what it is the sum of. And which change of all logits "
+         "of a row leaves its softmax as it is?",
+         "Subtract from each row its largest logit before you take the powers of e: the largest power is then 1, and "
+         "the quotients stay the same."),
+        minutes=10, difficulty=2),
     "labels": by_cases(
-        "Compare masked_ids with the mask's id: the result tells for each place which of two values belongs there.",
+        ("For each place there are two possible values. What decides between them?",
+         "Compare masked_ids with mask_token_id: the result is a tensor of True and False, one for each place.",
+         "torch.where takes such a tensor and two values: one for True, one for False. One of yours is a tensor, the "
+         "other one is -100."),
         lambda original, hidden, mask: torch.where(hidden == mask, original, -100),
         "original_ids masked_ids mask_token_id",
         [(torch.tensor(original), torch.tensor(hidden), mask) for original, hidden, mask in [
@@ -157,20 +233,34 @@ EXERCISES = {
             "a place where another token than the mask replaces the original has a label too":
                 lambda original, hidden, mask: torch.where(hidden != original, original, -100),
             "every place has a label, masked or not": lambda original, *_: original,
-        }),
+        }, minutes=5, difficulty=2),
     "pseudo_perplexity": Exercise(
         _pseudo_perplexity,
-        "The model reads the text once for each of its words or pieces of words, and each time something else is "
-        "hidden."),
+        ("The model reads the text once for each of its tokens, and each time another one is hidden. Which places does "
+         "your loop visit?",
+         "In each round, start from a fresh copy of the ids, put the mask's id at one place, and keep the loss of the "
+         "original token at this place.",
+         "The loss is minus the log_softmax of the logits at the hidden place, looked up at the original id. The "
+         "last step is e to the power of the mean."),
+        minutes=15, difficulty=3),
     "two_masks": by_cases(
-        "Find the rows of the logits that have a label, and look up one log-probability in each.",
+        ("With two hidden words there are two losses of single words. How could one number come from two?",
+         "labels != -100 picks the places that count, in the labels and in the logits. Each of these rows has one "
+         "label.",
+         "Take log_softmax over the vocabulary, look up in each row the entry of its label (gather does it, or a "
+         "loop), and take minus the mean."),
         lambda *given: _labeled(*given).mean().item(), "logits labels",
         [(3 * draw(1, len(labels), 120, seed=len(labels)), torch.tensor([labels])) for labels in (
             [-100, 4, -100, -100, 119, -100], [-100, -100, 20, 30, 7], [-100, 3, -100], [8, 9])],
-        read=real, otherwise="that is not the loss of the labeled places", mistakes=loss_errors(_labeled) | {
+        read=real, otherwise="that is not the loss of the labeled places", without=("cross_entropy", "nll_loss"),
+        minutes=15, difficulty=3, mistakes=loss_errors(_labeled) | {
             "the sum is divided by all places, labeled or not":
                 lambda logits, labels: _labeled(logits, labels).sum().item() / labels.numel(),
             "the label -100 is taken for a token":  # the one that Python counts from the end
                 lambda logits, labels: cross_entropy(logits[0], labels[0] % logits.shape[-1]).item(),
+            "the softmax is taken over the places, not over the vocabulary":
+                lambda *given: _over_places(*given, all_of_them=True),
+            "the softmax is taken over the labeled places, not over the vocabulary":
+                lambda *given: _over_places(*given, all_of_them=False),
         }),
 }

@@ -1,22 +1,29 @@
-"""Exercises on tokenizers; they are given the notebook's ``tokenizer``, a byte-level BPE."""
+"""Exercises on tokenizers; two of them need a byte-level BPE, which the notebook gives as ``tokenizer``."""
 
 from __future__ import annotations
 
 import string as alphabet
 from collections import Counter
-from collections.abc import Collection, Iterator
-from functools import cache, wraps
-from io import BytesIO
+from collections.abc import Collection
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
-from unittest.mock import patch
 
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
-from llm_tutorial.exercises.answers import by_cases, compare, real, show, string
-from llm_tutorial.exercises.checking import Exercise, Fault, require_function
+from llm_tutorial.exercises.answers import by_cases, compare, items, real, show, string, whole
+from llm_tutorial.exercises.checking import Exercise, Fault
 
 __all__ = ["EXERCISES"]
+
+
+def _pairs(word: str) -> list[str]:
+    return list(map("".join, pairwise(word)))
+
+
+def _joined(value: Any) -> list[str]:
+    """Pairs as strings, be they strings, tuples or lists."""
+    return ["".join(map(str, pair)) if isinstance(pair, tuple | list) else str(pair) for pair in items(value, "pairs")]
 
 
 def _costly(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
@@ -34,7 +41,7 @@ def _count(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = False)
 
 
 def _fertility(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
-    """The learner's tokenizer may add no special tokens, so that a small one that does is asked too."""
+    """The given tokenizer may add no special tokens, so that a small one that does is asked too."""
     texts = ["Tokenizers split unbelievably long words.", "one  box of\nchocolates ", "It's an e-mail."]
     return compare(
         answer, lambda tokenizer, text: _count(tokenizer, text) / len(text.split()), "tokenizer text",
@@ -82,15 +89,6 @@ def _most_frequent(words: dict, **options) -> tuple[str, str]:
     return _pair_counts(words, **options).most_common(1)[0][0]
 
 
-def _two_symbols(value: Any) -> tuple[str, str]:
-    if isinstance(value, tuple | list) and len(value) == 2:
-        if isinstance(value[0], tuple | list) and isinstance(value[1], int):
-            raise Fault(f"Your function returns {show(value)}: that is a pair together with its count.")
-        if all(isinstance(part, str) for part in value):
-            return tuple(map(str, value))
-    raise Fault(f"Your function returns {show(value)}, but a pair of two symbols is needed.")
-
-
 def _no_pair(found: tuple[str, str], words: dict) -> str:
     counts = _pair_counts(words)
     if found not in counts:
@@ -98,82 +96,32 @@ def _no_pair(found: tuple[str, str], words: dict) -> str:
     return f"that pair occurs {counts[found]} times, but another one occurs {max(counts.values())} times"
 
 
-_UNKNOWN = ("[UNK]",)
-
-
-def _fewest(answer, **_) -> str | None:
-    require_function(answer)
-
-    @wraps(answer)
-    def limited(word: str, pieces: tuple[str, ...]) -> Any:
-        known = _Known(pieces)
-        cut = answer(word, known)
-        if known != set(pieces):
-            raise Fault("changes known itself, which its caller may still need.")
-        return _accepted(cut, word, pieces)
-
-    return compare(
-        limited, _shortest, "word known", _FEWEST_CASES, read=_strings, otherwise=_no_fewest, mistakes={
-            "the longest piece is taken each time, whatever that leaves for the rest":
-                lambda word, known: _accepted(_greedy(word, known), word, known),
-        })
-
-
-# The last word has no cut, but thousands of beginnings that have one.
-_FEWEST_CASES = [(word, tuple(known.split())) for word, known in (case.split(": ") for case in (
+# Each word has one shortest cut; the last one has none, and more beginnings with a cut than can be tried.
+_FEWEST = [(word, set(known.split())) for word, known in (case.split(": ") for case in (
     "lowest: est low lowe west", "newest: e est new newe s t w", "slow: er low lower", "lower: er low lower",
-    "slower: er lower ow s sl", "banana: a an ba n na", "abab: a ab aba b bab", "abcdefg: a b c d e f g",
-    "aabbaab: aa aab b bb bba", "unlocked: ed k loc lock locked u un unl", f"{'a' * 18}b: a aa"))]
+    "slower: er lower ow s sl", "banana: a an ba n na", "abcdefg: a b c d e f g", "aabbaab: aa aab b bba",
+    "unlocked: ed k loc lock locked u un unl", f"{'a' * 50}b: a aa"))]
 
 
-class _Known(set):
-    """Known pieces that break off an answer that asks for them again and again, and might never return."""
-
-    asked = 0
-
-    def __contains__(self, piece: object) -> bool:
-        self.asked += 1
-        if self.asked > 15_000:
-            raise Fault("looks up more than 15,000 pieces: it tries far too many cuts, or never ends.")
-        return super().__contains__(piece)
-
-    def __iter__(self) -> Iterator[str]:
-        return filter(self.__contains__, super().__iter__())
-
-
-def _accepted(cut: Any, word: str, known: tuple[str, ...]) -> Any:
-    """Return the cut, or the one that stands for all the shortest ones."""
-    best = _shortest(word, known)
-    as_good = (isinstance(cut, list | tuple) and len(cut) == len(best) and all(piece in known for piece in cut)
-               and "".join(cut) == word)
-    return best if as_good else cut
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, tuple | list) or not all(isinstance(piece, str) for piece in value):
-        raise Fault(f"Your function returns {show(value)}, but a list of pieces is needed.")
-    return tuple(value)
-
-
-def _shortest(word: str, known: Collection[str]) -> tuple[str, ...]:
-    cuts = {0: ()}
+def _shortest(word: str, known: Collection[str]) -> list[str]:
+    cuts: dict[int, list[str]] = {0: []}
     for end in range(1, len(word) + 1):
-        new = [(*cuts[start], word[start:end]) for start in cuts if word[start:end] in known]
+        new = [[*cuts[start], word[start:end]] for start in cuts if word[start:end] in known]
         if new:
             cuts[end] = min(new, key=len)
-    return cuts.get(len(word), _UNKNOWN)
+    return cuts.get(len(word), ["[UNK]"])
 
 
-def _greedy(word: str, known: Collection[str]) -> tuple[str, ...]:
+def _greedy(word: str, known: Collection[str]) -> list[str]:
     if not word:
-        return ()
-    end = next((end for end in range(len(word), 0, -1) if word[:end] in known), None)
-    rest = _UNKNOWN if end is None else _greedy(word[end:], known)
-    return rest if rest == _UNKNOWN else (word[:end], *rest)
+        return []
+    head = next((word[:end] for end in range(len(word), 0, -1) if word[:end] in known), None)
+    rest = _greedy(word[len(head):], known) if head else ["[UNK]"]
+    return rest if rest == ["[UNK]"] else [head, *rest]
 
 
-def _no_fewest(found: tuple[str, ...], word: str, known: tuple[str, ...]) -> str:
-    if found == _UNKNOWN:
+def _no_fewest(found: list[str], word: str, known: Collection[str]) -> str:
+    if found == ["[UNK]"]:
         return "there is a cut, so the word is not unknown"
     if strange := [piece for piece in found if piece not in known]:
         return f"{strange[0]!r} is not one of the known pieces"
@@ -182,78 +130,99 @@ def _no_fewest(found: tuple[str, ...], word: str, known: tuple[str, ...]) -> str
     return "the word can be cut into fewer pieces"
 
 
-# Together they hold all bytes that one can be wrong about: those of ASCII, and those that continue a character.
-_TEXTS = (
-    "To be, or not to be?", " Die Straße führt zum Äquator. ", "aquí: 50 €", "语言模型很有趣。中文",
-    "Well done 👩‍🚀🎉!", "for i in range(10):\n    print(i)\n", "\tone\r\n\r\n  two", "".join(map(chr, range(0x180))),
-)
+_ITSELF = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_BYTES = dict(zip(map(chr, (*_ITSELF, *range(256, 324))), (*_ITSELF, *sorted({*range(256)} - {*_ITSELF})), strict=True))
 
 
-def _text_back(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
-    """The methods that would give the text back refuse meanwhile, wherever the answer has the tokenizer from."""
-    def refuse(*_, **__) -> None:
-        raise Fault("uses a tokenizer, but the pieces alone have to be enough.")
-
-    if isinstance(getattr(answer, "__self__", None), PreTrainedTokenizerBase):
-        return "Your function uses a tokenizer, but the pieces alone have to be enough."
-    texts = {tuple(tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"])): text
-             for text in _TEXTS}
-    methods = ("convert_tokens_to_string", "convert_tokens_to_ids", "decode")
-    with patch.multiple(type(tokenizer), **dict.fromkeys(methods, refuse)):
-        return compare(
-            answer, lambda pieces: texts[tuple(pieces)], "pieces", [([*pieces],) for pieces in texts],
-            read=lambda value: string(value, "What your function returns"),
-            otherwise=lambda found, pieces: _no_text(found, texts[tuple(pieces)]), mistakes={
-                "nothing is turned back": "".join,
-                "only the spaces are turned back": lambda pieces: "".join(pieces).replace("Ġ", " "),
-                "each piece is decoded alone, wherever the characters of the text end":
-                    lambda pieces: _alone(texts[tuple(pieces)], pieces),
-                "the bytes are right, but they are read as one character each":
-                    lambda pieces: texts[tuple(pieces)].encode().decode("latin-1"),
-                "256 is subtracted from every character beyond 255, which is right only for the first 33 of them":
-                    lambda pieces: bytes(ord(letter) % 256 for letter in "".join(pieces)).decode(errors="replace"),
-            })
+def _pieces(data: bytes, size: int = 3) -> list[str]:
+    """The bytes as GPT-2 writes them, cut without regard to words and characters."""
+    letters = sorted(_BYTES, key=_BYTES.get)
+    return ["".join(letters[byte] for byte in data[at:at + size]) for at in range(0, len(data), size)]
 
 
-def _alone(text: str, pieces: list[str]) -> str:
-    """Decode the bytes of each piece by themselves; it has as many as characters."""
-    encoded = BytesIO(text.encode())
-    return "".join(encoded.read(len(piece)).decode(errors="replace") for piece in pieces)
+def _all_bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray):
+        raise Fault(f"Your function returns {show(value)}, but bytes are needed: a piece may end inside a character.")
+    return bytes(value)
 
 
-def _no_text(found: str, text: str) -> str:
-    if "\ufffd" in found:
-        return "the text holds \ufffd, which stands for bytes that are no UTF-8"
-    if found.split() == text.split():
-        return "the words are right, but the whitespace differs from that of the text"
-    right = max(place for place in range(len(text) + 1) if found.startswith(text[:place]))
-    return f"it is right up to character {right} and no further"
+def _no_bytes(found: bytes, _: list[str]) -> str:
+    replaced = "it holds the bytes of \ufffd, which stands for an incomplete character"
+    return replaced if "\ufffd".encode() in found else "those are not the bytes"
+
+
+def _bytes_back(pieces: list[str], byte=_BYTES.get) -> bytes:
+    return bytes(byte(letter) for piece in pieces for letter in piece)
 
 
 EXERCISES = {
+    "utf8": by_cases(
+        ("A string has a method that turns it into bytes.",
+         "In Python, a string has the method encode, whose result is in UTF-8.",
+         "Encode the character and take the length of the result."),
+        lambda character: len(character.encode()), "character", [("a",), ("é",), ("€",), ("🦜",)],
+        minutes=2, difficulty=1, read=whole, otherwise="that is not the number of bytes", mistakes={
+            "that is its number in Unicode, not its bytes": ord,
+            "characters are counted, not bytes": len,
+        }),
+    "neighbors": by_cases(
+        ("Each letter but the last one begins a pair.",
+         "The word has one pair less than letters, and pairs may overlap.",
+         "Pair the word with itself without the first letter, or import pairwise from itertools."),
+        _pairs, "word", [("banana",), ("low",), ("a",)],
+        minutes=3, difficulty=1, read=_joined, otherwise="those are not the pairs of neighbors", mistakes={
+            "the pairs do not overlap": lambda word: _pairs(word)[::2],
+            "each pair is there once, even where it occurs twice": lambda word: list(dict.fromkeys(_pairs(word))),
+            "the last and the first letter are no neighbors": lambda word: _pairs(word + word[0]),
+        }),
     "costly": Exercise(
         _costly,
-        "Tokens are made of bytes, and frequent pairs of them were merged: which writing was rare in the training "
-        "text?"),
+        ("Tokens are made of bytes, and frequent pairs of them were merged: which writing was rare in the training "
+         "text?",
+         "A character takes up to four bytes. Only where nothing was merged is each byte a token.",
+         "Try emoji, or letters that only scholars write, such as runes or hieroglyphs."), minutes=3, difficulty=1),
     "fertility": Exercise(
         _fertility,
-        "Try a text of one word, and a tokenizer such as BERT's, and look at the tokens themselves before you "
-        "count them."),
+        ("Try a text of one word, and look at the tokens themselves before you count them.",
+         "BERT's tokenizer adds [CLS] and [SEP]; an argument of the call switches them off.",
+         "Divide the number of ids without special tokens by the number of words that split gives if it gets no "
+         "argument."), minutes=8, difficulty=2),
     "pair": by_cases(
-        "Go through the neighbors in every word and keep a tally, in which a frequent word weighs more.",
-        _most_frequent, "words", [(words,) for words in _WORDS], read=_two_symbols, otherwise=_no_pair, mistakes={
+        ("Go through the neighbors in every word and keep a tally, in which a frequent word weighs more.",
+         "A pair that occurs twice in a word that occurs five times counts ten times.",
+         "Add the count of the word to the tally for each of its pairs, and return the pair with the highest number."),
+        _most_frequent, "words", [(words,) for words in _WORDS], minutes=8, difficulty=2,
+        read=lambda value: tuple(map(str, items(value, "two symbols"))), otherwise=_no_pair, mistakes={
+            "that is a pair together with its count":
+                lambda words: tuple(map(str, _pair_counts(words).most_common(1)[0])),
             "that pair is the most frequent one only if it does not matter how often the words occur":
-                lambda words: _most_frequent(words, weigh=False),
-            "each pair is counted once per word, even where it occurs twice":
-                lambda words: _most_frequent(words, once=True),
+                partial(_most_frequent, weigh=False),
+            "each pair is counted once per word, even where it occurs twice": partial(_most_frequent, once=True),
             "those are the first two symbols of the most frequent word":
-                lambda words: max((word for word in words if len(word) > 1), key=words.get)[:2],
+                lambda words: max(words, key=words.get)[:2],
         }),
-    "fewest": Exercise(
-        _fewest,
-        "Suppose you knew the shortest cut of every shorter beginning of the word: what would be left to choose?"),
-    "text_back": Exercise(
-        _text_back,
-        "Which byte does each character stand for, and how many such characters are there? And does a character of "
-        "the text always end where a piece ends?"),
+    "fewest": by_cases(
+        ("Suppose you knew the shortest cut of every shorter beginning of the word: what would be left to choose?",
+         "Only the last piece. Its start is the end of a beginning that has a cut.",
+         "Go from short beginnings to long ones and store the best cut of each. For each end, try every start whose "
+         "piece is known, and keep the one with the fewest pieces."),
+        _shortest, "word known", _FEWEST, minutes=20, difficulty=3,
+        read=lambda value: list(map(str, items(value, "pieces"))), otherwise=_no_fewest, mistakes={
+            "the longest piece is taken each time, whatever that leaves for the rest": _greedy,
+        }),
+    "bytes_back": by_cases(
+        ("Make a dictionary from each of the 256 characters to its byte.",
+         "188 characters stand for the byte with their own number. The space is the byte 32: which of the 68 others is "
+         "it, counted from 0?",
+         "List the bytes that are not in the three ranges in order: the first one is written as character 256, the "
+         "next one as 257, and so on."),
+        _bytes_back, "pieces",
+        [(_pieces("Die Straße ".encode()),), (_pieces(bytes(range(256)), 64),), (_pieces("語🦜".encode()[:-2]),)],
+        minutes=15, difficulty=3, read=_all_bytes, otherwise=_no_bytes, mistakes={
+            "nothing is turned back": lambda pieces: "".join(pieces).encode(),
+            "only the spaces are turned back": lambda pieces: "".join(pieces).replace("Ġ", " ").encode(),
+            "256 is subtracted from every character beyond 255, which is right only for the first 33 of them":
+                partial(_bytes_back, byte=lambda letter: ord(letter) % 256),
+            "the characters beyond 255 are left out": lambda pieces: "".join(pieces).encode("latin-1", "ignore"),
+        }),
 }

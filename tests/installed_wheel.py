@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST_BYTES = 60_000_000  # a notebook on Colab installs it, over a classroom's network
 SUFFIXES = {
     "code": {".py"},
-    "data": {".md", ".json", ".txt", ".parquet", ".safetensors", ".png", ".csv", ""},
+    "data": {".md", ".json", ".txt", ".parquet", ".safetensors", ".png", ".csv", ".toml", ""},
     "notebooks": {".ipynb", ".md"},
 }
 # What could lead back to the checkout, or to another environment.
@@ -69,8 +69,9 @@ def test_it_holds_all_modules_and_notebooks_as_they_are_here_and_the_listed_data
         [licenses] = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
         assert archive.read(licenses) == (ROOT / "LICENSE").read_bytes()
     expected = {}
-    for folder, patterns in {ROOT / "src/llm_tutorial": ["**/*.py"], ROOT: ["notebooks/*.*", "notebooks/solutions/*.*"],
-                             }.items():
+    kept = {ROOT / "src/llm_tutorial": ["**/*.py"],
+            ROOT: ["notebooks/*.*", "notebooks/solutions/*.*", "data/questions/*.toml"]}
+    for folder, patterns in kept.items():
         for path in (path for pattern in patterns for path in folder.glob(pattern)):
             expected[path.relative_to(folder).as_posix()] = sha256(path.read_bytes()).hexdigest()
     for line in (ROOT / "data/SHA256SUMS").read_text(encoding="utf-8").splitlines():

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 from llm_tutorial import plots
 from llm_tutorial.decoding import Prediction
-from llm_tutorial.plots import bars, drawable, heat_map, heat_maps, line_panels, lines, panels, surprisal_text
+from llm_tutorial.plots import bars, drawable, heat_map, line_panels, lines, panels, surprisal_text
 
 SENTENCE = ["[CLS]", "life", "is", "like", "a", "[MASK]", "of", "chocolate", "##s", ".", "[SEP]"]
 WORDS = ["the", "variety", "chocolate", "incomprehensible", ".", "##s", "international"]
@@ -38,11 +38,6 @@ def lens(columns: int):
                  columns=["embeddings", *(f"layer {i}" for i in range(1, columns))], xlabel="if the model stopped here")
 
 
-def heads(layers: int, count: int):
-    return heat_maps({f"{i}.{j}": NUMBERS.random((11, 11)) for i in range(1, layers + 1) for j in range(1, count + 1)},
-                     columns=count, title="All heads", color_label="share of attention")
-
-
 # Each with a factor for one of its values.
 DRAWINGS = {
     "bars": lambda f: bars({"a": 0.75 * f, "b": 0.25}, xlabel="share", title="A title."),
@@ -51,7 +46,6 @@ DRAWINGS = {
     "lines": lambda f: lines({"train": ([1, 2, 4], [3.0, 2.0 * f, 2.5]), "valid": ([1, 4], [3.5, 3.0])},
                              xlabel="step", ylabel="loss", title="Losses"),
     "heat_map": lambda f: table([[0.1, 0.9 * f], [0.5, 0.0]], cells=[["a", "b"], ["c", "d"]], color_label="share"),
-    "heat_maps": lambda f: heat_maps({"1.1": np.eye(3) / 3, "1.2": np.ones((3, 3)) * f}, columns=2),
 }
 TEXTS = {
     "bars": ("Bar chart: A title. The bars show share.", " a 0.750; b 0.250.", " a; b."),
@@ -65,13 +59,11 @@ TEXTS = {
     "heat_map": ("Heat map of 2 rows and 2 columns. Rows (from): r0; r1. Columns (to): c0; c1.",
                  " The colors (share) stand for 0.000 to 0.900."
                  " The largest of each row: r0: c1 with 'b' 0.900; r1: c0 with 'c' 0.500.", ""),
-    "heat_maps": ("2 heat maps of 3 rows and 3 columns. 2 side by side, from 1.1 to 1.2.",
-                  " The colors stand for 0.000 to 1.000. The largest value is in 1.2.", ""),
 }
 POWERS = {"7 billion": (2 ** np.arange(8), 1120 / 2 ** np.arange(8))}
 CROWDED = {
     "attention": lambda: table(NUMBERS.random((11, 11)), rows=SENTENCE, columns=SENTENCE, title=TITLE),
-    "lens of 7": lambda: lens(7), "lens of 31": lambda: lens(31), "12 layers of 12 heads": lambda: heads(12, 12),
+    "lens of 7": lambda: lens(7), "lens of 31": lambda: lens(31),
     "four panels": lambda: panels({(TITLE + TITLE[:40])[i * 25:]: {WORDS[i + k]: 0.3 * k for k in range(4)}
                                    for i in range(4)}, xlabel="probability", title=TITLE),
     "bars": lambda: bars({TITLE: 12_345.6, "b": 8.2, "漢字": 0}, xlabel="perplexity", title=TITLE * 2),
@@ -167,7 +159,6 @@ def test_characters_that_cannot_be_seen_or_drawn_are_escaped_everywhere(token, s
     table([[1.0]], **labels)
     lines({token: ([1, 2], [1, 2])}, xlabel=token, ylabel=token, title=token, log="xy")
     panels({token: {token: 1.0}}, xlabel=token, title=token)
-    heat_maps({token: [[1.0]]}, title=token, color_label=token)
     texts = {text.get_text() for canvas in canvases for text in outlines(canvas)}
     assert {text for text in texts if not re.fullmatch(r"[\d.,]*", text)} <= {shown}
 
@@ -225,8 +216,6 @@ def test_axes_of_integers_have_integers_as_labels(canvases):
     (lambda: table([[1.0, 2.0]], columns=["a"]), r"values have the shape \(1, 2\): give as many"),
     (lambda: table([[1.0, 2.0]], cells=[["a"], ["b"]]), r"values have the shape \(1, 2\): give as many"),
     (lambda: table([[math.nan]]), "There is nothing to draw"),
-    (lambda: heat_maps({}), "0 matrices"),
-    (lambda: heat_maps({"a": [[1.0]], "b": [[1.0, 2.0]]}), r"shapes \[\(1, 1\), \(1, 2\)\]"),
 ])
 def test_what_would_be_drawn_wrongly_is_refused(draw, message):
     with pytest.raises(ValueError, match=message):

@@ -5,6 +5,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -267,6 +268,16 @@ def test_training_stops_at_the_first_check_that_recites_enough(causal_lm, causal
 def test_a_share_that_would_never_or_always_stop_is_refused(share):
     with pytest.raises(ValueError, match=f"stop_at={share} is not a share: give a number above 0 and at most 1"):
         StopWhenRecited([[1] * 32], share)
+
+
+@pytest.mark.parametrize("start", [0, 5, None])
+def test_prompts_begin_where_they_are_asked_to(start, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "recited_share", lambda *_, start: asked.append(start) or 1.0)
+    control = SimpleNamespace(should_training_stop=False)
+    stop = StopWhenRecited([[1] * 64], start=start)
+    stop.on_log(None, SimpleNamespace(global_step=3), control, logs={"loss": 0.5})
+    assert (asked, stop.shares, control.should_training_stop) == ([start], [(3, 1.0)], True)
 
 
 # Runs that are killed and resumed. A process that is killed leaves the same files as one that ends at that place.

@@ -20,7 +20,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
@@ -28,7 +27,7 @@ from llm_tutorial.decoding import Prediction
 from llm_tutorial.sources.files import data_folder, verified
 
 __all__ = [
-    "Figure", "SurprisalText", "bars", "drawable", "drawing", "heat_map", "heat_maps", "line_panels", "lines",
+    "Figure", "SurprisalText", "bars", "drawable", "drawing", "heat_map", "line_panels", "lines",
     "panels", "prediction_bars", "surprisal_text", "token_names",
 ]
 
@@ -235,43 +234,6 @@ def heat_map(
     return _figure(canvas, title, f"Heat map of {len(rows)} rows and {len(columns)} columns",
                    f"Rows ({visible(ylabel)}): {_listed(rows)}. Columns ({visible(xlabel)}): {_listed(columns)}.", "",
                    f"{_range(table, color_label)} The largest of each row: {peaks}.")
-
-
-@style.context(STYLE, after_reset=True)
-def heat_maps(
-    matrices: Mapping[str, ArrayLike | torch.Tensor], *, title: str = "", columns: int = 6, color_label: str = "",
-) -> Figure:
-    """Draw small tables of equal shape, each under its name, on one color scale; ``columns`` stand side by side."""
-    tables = {name: _table(matrix) for name, matrix in matrices.items()}
-    shapes = {table.shape for table in tables.values()}
-    if len(shapes) != 1:
-        raise ValueError(f"{len(tables)} matrices of the shapes {sorted(shapes)} cannot be drawn: give at least one, "
-                         "all of the same shape.")
-    [(height, width)] = shapes
-    columns = min(columns, len(tables))
-    lines = math.ceil(len(tables) / columns)
-
-    # Each matrix has a place 1 wide and ``place`` high: title, matrix, and a gap at its right and below.
-    ratio = 0.9 * height / width
-    place = 0.25 + ratio + 0.1
-    inches = min(WIDTH / columns, 5 / (lines * place), 1.8)
-    size = min(9, 14 * inches, 110 * inches / max(len(drawable(name)) + 1 for name in tables))
-    canvas = _canvas(max(4.5, inches * columns), inches * place * lines + 0.65, title)
-    axes = canvas.add_subplot()
-    everything = np.ma.stack(list(tables.values()))
-    scale = _scale(everything)
-    for number, (name, table) in enumerate(tables.items()):
-        x, y = number % columns, number // columns * place + 0.25
-        axes.imshow(table, cmap=MAP, norm=scale, extent=(x, x + 0.9, y + ratio, y), interpolation="nearest")
-        axes.add_patch(Rectangle((x, y), 0.9, ratio, fill=False, edgecolor="0.6", linewidth=0.5))
-        axes.text(x + 0.45, y - 0.04, drawable(name), ha="center", va="bottom", fontsize=size, in_layout=False)
-    axes.set(xlim=(-0.02, columns), ylim=(lines * place, 0), aspect="equal")
-    axes.set_axis_off()
-    _draw_scale(canvas, axes, scale, color_label)
-    strongest = max(tables, key=lambda name: tables[name].max())
-    return _figure(canvas, title, f"{len(tables)} heat maps of {height} rows and {width} columns",
-                   f"{columns} side by side, from {visible(next(iter(tables)))} to {visible([*tables][-1])}.", "",
-                   f"{_range(everything, color_label)} The largest value is in {visible(strongest)}.")
 
 
 def drawable(text: object) -> str:

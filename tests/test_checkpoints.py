@@ -47,7 +47,8 @@ def test_an_unknown_source_is_named_with_its_origin(monkeypatch):
         resolve_checkpoint("masked")
 
 
-@pytest.mark.parametrize(("name", "shown"), [("masked", "minilm-mlm"), ("causal", "SmolLM2-135M-Instruct")])
+@pytest.mark.parametrize(("name", "shown"), [
+    ("masked", "minilm-mlm"), ("causal", "SmolLM2-135M-Instruct"), ("gpt2", "recited-gpt2")])
 def test_the_reason_says_why_the_offline_model_is_taken(name, shown, monkeypatch, tmp_path):
     found = resolve_checkpoint(name)
     assert (found.source, found.name, found.reason) == ("offline", shown, "hub not reachable: nobody answered")
@@ -79,11 +80,12 @@ def test_the_cache_is_used_before_the_hub(source, monkeypatch, tmp_path):
     assert resolve_checkpoint("someone/something", source=source).revision == COMMIT
 
 
-def test_the_hub_is_used_when_it_answers_with_the_pinned_revision_and_hash(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["causal", "gpt2"])
+def test_the_hub_is_used_when_it_answers_with_the_pinned_revision_and_hash(name, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(hub, "why_unreachable", lambda *_, **__: None)
     monkeypatch.setattr(hub, "download_snapshot", lambda *names, **_: asked.append(names) or tmp_path)
-    found = resolve_checkpoint("causal")
+    found = resolve_checkpoint(name)
     assert (found.source, found.reason, found.path) == ("hub", "the hub answered", tmp_path)
     assert asked == [checkpoints.HUB_CHECKPOINTS["causal"]]
     assert [(len(revision), len(sha)) for _, revision, sha in checkpoints.HUB_CHECKPOINTS.values()] == [(40, 64)] * 2

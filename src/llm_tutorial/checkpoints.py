@@ -19,8 +19,8 @@ from transformers import (
 
 from llm_tutorial.sources import chosen_source, files, hub, offline
 
-__all__ = ["HUB_CHECKPOINTS", "Checkpoint", "load_causal_lm", "load_gpt2_tokenizer", "load_masked_lm",
-           "resolve_checkpoint"]
+__all__ = ["HUB_CHECKPOINTS", "Checkpoint", "load_causal_lm", "load_gpt2_lm", "load_gpt2_tokenizer",
+           "load_masked_lm", "resolve_checkpoint"]
 
 # The repository, its commit, and the sha256 of its model.safetensors.
 HUB_CHECKPOINTS = {
@@ -29,6 +29,7 @@ HUB_CHECKPOINTS = {
     "causal": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e",
                "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"),
 }
+_BUNDLED = {"masked": "minilm-mlm", "gpt2": "recited-gpt2"}
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,14 @@ def resolve_checkpoint(name: str, *, source: str | None = None) -> Checkpoint:
     ``offline`` takes nothing else. By default ``LLM_TUTORIAL_SOURCE`` decides.
 
     Args:
-        name: ``"masked"`` (BERT), ``"causal"`` (GPT-2), or a repository id, ``"owner/name"`` or
-            ``"owner/name@commit"``, which has no offline model. Without a commit, the newest one is downloaded the
-            first time, and that one is used from then on.
+        name: ``"masked"`` (BERT), ``"causal"`` (GPT-2, offline SmolLM2), ``"gpt2"`` (offline the small GPT-2 of lesson
+            3), or a repository id, ``"owner/name"`` or ``"owner/name@commit"``, which has no offline model. Without a
+            commit, the newest one is downloaded the first time, and that one is used from then on.
     """
     chosen, origin = chosen_source(source)
-    if name not in HUB_CHECKPOINTS:
+    if name not in ("masked", "causal", "gpt2"):
         return _resolve_repository(name, chosen, origin)
-    repo, revision, sha256 = HUB_CHECKPOINTS[name]
+    repo, revision, sha256 = HUB_CHECKPOINTS["masked" if name == "masked" else "causal"]
     cached = None if chosen == "offline" else hub.cached_snapshot(repo, revision, sha256)
     if cached:
         return Checkpoint(cached, revision, "cache", "downloaded earlier", repo)
@@ -72,10 +73,10 @@ def resolve_checkpoint(name: str, *, source: str | None = None) -> Checkpoint:
     if name == "causal":
         folder = offline.fetched_causal_lm() or offline.fetch_causal_lm()
         return Checkpoint(folder, offline.REVISION, "offline", reason, "SmolLM2-135M-Instruct")
-    folder = files.data_folder() / "models" / "minilm-mlm"
-    for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        files.verified(folder / file)
-    return Checkpoint(folder, files.listed_sha256(folder / "model.safetensors"), "offline", reason, "minilm-mlm")
+    folder = files.data_folder() / "models" / _BUNDLED[name]
+    for file in folder.iterdir():
+        files.verified(file)
+    return Checkpoint(folder, files.listed_sha256(folder / "model.safetensors"), "offline", reason, folder.name)
 
 
 def _resolve_repository(name: str, chosen: str, origin: str) -> Checkpoint:
@@ -106,6 +107,11 @@ def load_masked_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBas
 def load_causal_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Return the tokenizer and the causal language model, fp32, on the CPU, in evaluation mode."""
     return _load(resolve_checkpoint("causal", source=source).path, AutoModelForCausalLM)
+
+
+def load_gpt2_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Return a tokenizer and a GPT-2 as ``load_causal_lm`` does, offline the small one that lesson 3's recipe trains."""
+    return _load(resolve_checkpoint("gpt2", source=source).path, AutoModelForCausalLM)
 
 
 def _load(folder: Path, auto_class: type) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:

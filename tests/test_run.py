@@ -11,7 +11,7 @@ import nbformat
 import psutil
 import pytest
 
-from llm_tutorial.commands.run import execute_notebook
+from llm_tutorial.commands.run import RECORD, execute_notebook, library_versions
 
 INTERRUPTIBLE = """
 import signal, sys
@@ -108,6 +108,7 @@ def test_in_place_stores_reference_outputs_and_nothing_of_this_computer(stored, 
     assert after.cells[1].outputs == []
     assert after.cells[4].outputs[0].data["text/plain"] == "'offline'"
     assert [cell.execution_count for cell in after.cells] == [1, None, 2, 3, 4]
+    assert after.metadata.pop(RECORD) == library_versions()
     assert after.metadata == {
         "kernelspec": {"name": "python3", "display_name": "Python 3"},
         "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python",

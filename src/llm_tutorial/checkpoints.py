@@ -110,7 +110,7 @@ def load_causal_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBas
 
 
 def load_gpt2_lm(*, source: str | None = None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Return a tokenizer and a GPT-2 as ``load_causal_lm`` does, offline the small one that lesson 3's recipe trains."""
+    """Return a tokenizer and a GPT-2 as ``load_causal_lm`` does, offline the small one of lesson 3's recipe."""
     return _load(resolve_checkpoint("gpt2", source=source).path, AutoModelForCausalLM)
 
 

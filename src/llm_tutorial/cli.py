@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--in-place", action="store_true", help="store the outputs, made with the bundled data on the CPU")
     run.add_argument("--timeout", type=_positive, metavar="S", help="seconds allowed for one cell (default: no limit)")
 
+    compare = commands.add_parser("compare", help="say which outputs of a notebook differ here, and why")
+    compare.add_argument("notebook", metavar="NOTEBOOK", help="file, or short name such as 01")
+
     commands.add_parser("lab", help="open the notebooks in JupyterLab, which gets all arguments", allow_abbrev=False)
 
     doctor = commands.add_parser("doctor", help="show what works on this machine, and what to do where it does not")

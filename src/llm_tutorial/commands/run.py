@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
@@ -27,7 +28,10 @@ from tqdm import tqdm
 from llm_tutorial.commands.pages import build_pages, can_build_pages
 from llm_tutorial.sources.files import replace_file, writable_folder
 
-__all__ = ["REFERENCE_ENVIRONMENT", "Run", "execute_notebook", "main", "notebooks_folder"]
+__all__ = [
+    "RECORD", "REFERENCE_ENVIRONMENT", "Run", "chosen_notebooks", "execute_notebook", "library_versions", "main",
+    "notebooks_folder", "read_notebook",
+]
 
 # The one mode in which outputs are stored and compared: the bundled models and data, on the CPU, without progress bars.
 REFERENCE_ENVIRONMENT = {
@@ -42,6 +46,8 @@ REFERENCE_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
+RECORD = "llm_tutorial"  # in a notebook's metadata: the versions that made the stored outputs
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pandas")
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGED = PACKAGE / "notebooks"  # of an installed wheel; a checkout has them two folders above the package
 ANSI_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -61,9 +67,10 @@ class Run:
 
 def main(arguments: argparse.Namespace) -> int:
     """Execute the notebooks that the arguments name, in their order, and return 1 if a cell of one failed."""
-    notebooks = _chosen(arguments.notebooks)
+    notebooks = chosen_notebooks(arguments.notebooks)
     output = writable_folder(arguments.output.resolve(), "Choose another --output.")
-    code = "\n".join(cell.source for path in notebooks for cell in _read(path).cells if cell.cell_type == "code")
+    cells = [cell for path in notebooks for cell in read_notebook(path).cells]
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     for name in ("masked", "causal"):
         if re.search(rf"load_{name}_lm|resolve_checkpoint\(\s*[\"']{name}", code):
             print(f"Looking for the {name} model, which is fetched the first time", flush=True)
@@ -110,7 +117,7 @@ def _existing_folder() -> Path | None:
     return next((place.resolve() for place in places if any(place.glob("*.ipynb"))), None)
 
 
-def _chosen(names: Sequence[str]) -> list[Path]:
+def chosen_notebooks(names: Sequence[str]) -> list[Path]:
     """Return the notebooks named by their file, their folder, or how their name begins; all lessons without names."""
     found: list[Path] = []
     for path in map(Path, names or [notebooks_folder()]):
@@ -159,14 +166,16 @@ def execute_notebook(
     folder: Path | str | None = None,
     timeout: int | None = None,
     in_place: bool = False,
+    reference: bool = False,
     progress: Callable[[int, int], None] = lambda _cell, _total: None,
 ) -> Run:
     """Execute the notebook at ``path`` in a new kernel of this interpreter, and return what came of it.
 
     A cell that fails, runs for more than ``timeout`` seconds or takes its kernel down ends the run; ``Run.error`` shows
-    it, and nothing is raised. The kernel works in ``folder``, by default the notebook's own. With ``in_place`` it gets
-    ``REFERENCE_ENVIRONMENT``, and if every cell passes, the outputs are stored in the file, which is replaced whole.
-    ``progress`` is called all the time with the number of the current code cell and the number of them all.
+    it, and nothing is raised. The kernel works in ``folder``, by default the notebook's own. With ``reference`` or
+    ``in_place`` it gets ``REFERENCE_ENVIRONMENT``; with ``in_place``, if every cell passes, the outputs and the
+    libraries' versions are stored in the file, which is replaced whole. ``progress`` is called all the time with the
+    number of the current code cell and the number of them all.
 
     Raises:
         ValueError: the file is no notebook.
@@ -174,7 +183,7 @@ def execute_notebook(
     """
     path = Path(path).resolve()
     folder = path.parent if folder is None else Path(folder).resolve()
-    notebook = _read(path)
+    notebook = read_notebook(path)
     notebook.metadata.pop("widgets", None)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
@@ -197,7 +206,7 @@ def execute_notebook(
         client.shutdown_kernel = "graceful"
 
     client.on_cell_execute, client.on_cell_executed = begin, end
-    environment = {**os.environ, **(REFERENCE_ENVIRONMENT if in_place else {})}
+    environment = {**os.environ, **(REFERENCE_ENVIRONMENT if in_place or reference else {})}
     started, peak_bytes, error = time.monotonic(), 0, None
     # In a thread of its own nbclient leaves Ctrl-C alone, which it would take for a kernel that died.
     with ThreadPoolExecutor(max_workers=1) as thread:
@@ -227,6 +236,7 @@ def execute_notebook(
     for key in ("codemirror_mode", "version"):  # they depend on the interpreter, and exporting does not need them
         notebook.metadata.get("language_info", {}).pop(key, None)
     if error is None and in_place:
+        notebook.metadata[RECORD] = library_versions()
         replace_file(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8"))
     if error is not None:
         failed = begun[-1]
@@ -236,7 +246,13 @@ def execute_notebook(
     return Run(path, notebook, time.monotonic() - started, peak_bytes, len(begun), error)
 
 
-def _read(path: Path) -> NotebookNode:
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that can change an output."""
+    return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """Return the notebook of a file, in the format's version 4."""
     try:
         return nbformat.read(path, as_version=4)
     except (ValueError, AttributeError, KeyError) as error:  # text that is no JSON, or JSON that is no notebook

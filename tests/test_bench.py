@@ -36,9 +36,13 @@ def few_texts(monkeypatch):
     monkeypatch.setattr(bench, "SQUARES", (7,))
 
 
-@pytest.mark.parametrize(("recipe", "bf16"), [({}, False), ({"muon_lr": None}, False), ({}, True)])
+@pytest.mark.parametrize(("recipe", "bf16"), [
+    ({}, False), ({"muon_lr": None}, False), ({}, True), ({"at_once": 2}, False),
+])
 def test_the_bare_loop_has_the_losses_of_the_trainer(setting, recipe, bf16):
     setting = replace(setting, preset=replace(setting.preset, **recipe), device=replace(CPU, bf16=bf16))
+    if "at_once" in recipe:  # the Trainer makes a smaller step of what is left
+        setting.chunks["train"] = setting.chunks["train"].select(range(8))
     loop, trainer = bench.train_in_turn(setting, 9, seed=3)
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(loop.own) == len(loop.others) == len(logged) == 9
@@ -100,6 +104,16 @@ def test_recite_trains_until_95_percent(monkeypatch, capsys):
     assert bench.main(Namespace(kind="recite", preset="smoke", repeats=2, steps=None, json=True)) == 0
     found = json.loads(capsys.readouterr().out)["own"]
     assert (stops, found["exact_match"], found["steps"]) == ([0.95, 0.95], 0.96, 4)
+
+
+@pytest.mark.usefixtures("few_texts")
+def test_a_batch_larger_than_the_text_is_filled_with_repeated_rows(monkeypatch):
+    seen = []
+    monkeypatch.setitem(PRESETS, "smoke", replace(SMOKE, batch=512, context_length=1024))
+    monkeypatch.setattr(bench, "bench_throughput", lambda setting, **_: seen.append(setting) or {})
+    assert bench.main(Namespace(kind="throughput", preset="smoke", repeats=1, steps=1, json=True)) == 0
+    rows = seen[0].chunks["train"]
+    assert (len(rows), {len(row) for row in rows["input_ids"]}, rows.column_names) == (512, {1024}, ["input_ids"])
 
 
 @pytest.mark.usefixtures("few_texts")

@@ -1,22 +1,27 @@
 """The choice of device and precision."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from llm_tutorial.device import pick_device
+from llm_tutorial import device
+from llm_tutorial.device import pick_device, usable_cores
 
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """Pretend that a CUDA GPU of a given compute capability is there."""
+    """Pretend that CUDA GPUs of a given compute capability are there, and a PyTorch built for some architectures."""
 
-    def pretend(*capability: int) -> None:
-        monkeypatch.delenv("LLM_TUTORIAL_DEVICE")
+    def pretend(*capability: int, architectures: str = "sm_75 sm_80 sm_90a sm_120 compute_120", count: int = 1) -> None:
+        monkeypatch.delenv("LLM_TUTORIAL_DEVICE", raising=False)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", architectures.split)
 
     return pretend
 
@@ -60,6 +65,38 @@ def test_cuda_trains_in_bf16_from_capability_8_on_and_in_fp16_before(cuda, monke
         assert "compute capability" in device.reason
 
 
+@pytest.mark.parametrize(("capability", "architectures", "name"), [
+    ((6, 0), "sm_75 sm_80 compute_80", "cpu"),
+    ((7, 0), "sm_75 sm_80", "cpu"),
+    ((8, 6), "sm_75 sm_80", "cuda"),
+    ((9, 0), "sm_80 sm_86", "cpu"),
+    ((9, 0), "sm_80 sm_90a", "cuda"),
+    ((12, 0), "sm_80 compute_90", "cuda"),
+])
+def test_a_gpu_without_kernels_in_this_pytorch_is_left_for_the_cpu_with_the_reason(
+    cuda, monkeypatch, capability, architectures, name
+):
+    cuda(*capability, architectures=architectures)
+    device, lacking = pick_device(), "has no kernels for the GPU's compute capability {}.{}".format(*capability)
+    assert (device.name, lacking in device.reason) == (name, name == "cpu")
+    if name == "cpu":
+        monkeypatch.setenv("LLM_TUTORIAL_DEVICE", "cuda")
+        with pytest.raises(ValueError, match=lacking):
+            pick_device()
+
+
+def test_an_amd_gpu_is_used_without_a_look_at_its_architectures(cuda, monkeypatch):
+    cuda(9, 0, architectures="gfx90a gfx942")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert pick_device().name == "cuda"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_reason_says_that_one_of_several_gpus_is_used(cuda, count):
+    cuda(7, 5, count=count)
+    assert ("there are 2, and one process uses one" in pick_device().reason) is (count == 2)
+
+
 @pytest.mark.parametrize("found", [{"avx512_bf16": True}, {"amx_bf16": True}, {"avx512_bf16": False}, None])
 def test_bf16_on_the_cpu_follows_the_instructions_it_has(monkeypatch, found):
     monkeypatch.setenv("LLM_TUTORIAL_PRECISION", "auto")
@@ -74,7 +111,7 @@ def test_bf16_on_the_cpu_follows_the_instructions_it_has(monkeypatch, found):
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize(("variable", "value", "message"), [
-    ("LLM_TUTORIAL_DEVICE", "cuda", "'cuda', but PyTorch .* finds only cpu here: use one of these, or unset"),
+    ("LLM_TUTORIAL_DEVICE", "cuda", "'cuda', but PyTorch .* can use only cpu here .no GPU was found.: use one"),
     ("LLM_TUTORIAL_PRECISION", "fp8", "'fp8' is unknown: use auto or fp32"),
 ])
 def test_unknown_or_absent_values_are_named_with_a_remedy(monkeypatch, variable, value, message):
@@ -86,3 +123,28 @@ def test_unknown_or_absent_values_are_named_with_a_remedy(monkeypatch, variable,
 def test_importing_the_package_loads_no_heavy_library():
     code = "import sys, llm_tutorial; print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("contents", "cores"), [
+    ({}, 8), ({"cpu.max": "max 100000\n"}, 8), ({"cpu.max": "150000 100000\n"}, 2),
+    ({"cpu.max": "1600000 100000\n"}, 8),
+    ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+])
+def test_threads_follow_the_cores_of_the_process_and_the_quota_of_its_container(tmp_path, monkeypatch, contents, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    (tmp_path / "cpu").mkdir()
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    assert usable_cores(tmp_path) == cores
+
+
+def test_pytorch_gets_no_more_threads_than_there_are_cores_for(monkeypatch):
+    given = []
+    monkeypatch.setattr(device, "usable_cores", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    for before in (64, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda before=before: before)
+        pick_device()
+    assert given == [3, 2]

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -93,6 +95,53 @@ def test_a_saved_state_continues_as_if_never_interrupted(tmp_path):
     assert [group["muon"] for group in fresh.param_groups] == [True, False]
     run(fresh, halves, 3, seed=2)
     assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
+
+
+def test_the_precision_of_the_iterations_is_the_devices_and_not_the_checkpoints():
+    def first_step(begun_in_bf16: bool, bf16: bool) -> torch.Tensor:
+        weights = parameters((8, 4), (4,))
+        optimizer = MuonAdamW(both_groups(weights), bf16=bf16)
+        optimizer.load_state_dict(MuonAdamW(both_groups(weights), bf16=begun_in_bf16).state_dict())
+        run(optimizer, weights, 1)
+        return weights[0]
+
+    assert torch.equal(first_step(True, False), first_step(False, False))
+    assert not torch.equal(first_step(True, True), first_step(False, False))
+
+
+def scaled_run(gradients, *, init_scale: float | None) -> tuple[list[nn.Parameter], MuonAdamW, list[float], list[bool]]:
+    """Take a step for each gradient as the Trainer does, with accelerate's wrapper; a scale of None is fp32."""
+    Accelerator(cpu=True)  # the wrapper reads its state
+    weights = parameters((8, 4), (4,))
+    optimizer = MuonAdamW(both_groups(weights))
+    scaler = None if init_scale is None else torch.amp.GradScaler("cpu", init_scale=init_scale)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    wrapped = AcceleratedOptimizer(optimizer, scaler=scaler)
+    skipped = []
+    for step in gradients:
+        loss = sum((weight * gradient).sum() for weight, gradient in zip(weights, step, strict=True))
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        wrapped.step()
+        skipped.append(wrapped.step_was_skipped)
+        if not skipped[-1]:
+            schedule.step()
+        optimizer.zero_grad()
+    return weights, optimizer, schedule.get_last_lr(), skipped
+
+
+def test_a_scaler_for_fp16_changes_nothing_but_skips_steps_with_infinite_gradients():
+    source = torch.Generator().manual_seed(2)
+    steps = [[torch.randn(shape, generator=source) for shape in ((8, 4), (4,))] for _ in range(4)]
+    broken = [torch.full((8, 4), torch.inf), torch.ones(4)]
+    weights, optimizer, rates, skipped = scaled_run([*steps[:2], broken, *steps[2:]], init_scale=1024.0)
+    expected, plain, plain_rates, _ = scaled_run(steps, init_scale=None)
+    assert skipped == [False, False, True, False, False]
+    assert all(torch.equal(one, other) for one, other in zip(weights, expected, strict=True)), "scaled, then clipped"
+    assert rates == plain_rates == [0.02 / 5, 0.01 / 5], "the schedule stands still too"
+    assert optimizer.state[weights[1]]["step"] == plain.state[expected[1]]["step"] == 4
 
 
 def test_a_closure_is_called_with_gradients_and_parameters_without_one_stay_as_they_are():

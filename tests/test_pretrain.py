@@ -81,7 +81,8 @@ def folder(base, request):
 
 OTHER = {"name": "mine", "layers": 3, "width": 96, "heads": 3, "batch": 6, "epochs": 2, "learning_rate": 1.5e-3,
          "vocabulary": 288, "muon_lr": 1e-2, "embedding_std": 0.05, "activation": "relu", "attention": "eager",
-         "dropout": 0.1, "warmup": 0.1, "context_length": 32, "max_steps": 7, "stop_at": 0.5}
+         "dropout": 0.1, "warmup": 0.1, "context_length": 32, "max_steps": 7, "stop_at": 0.5,
+         "at_once": 3}
 
 
 def test_every_field_of_a_preset_can_be_set():
@@ -112,7 +113,7 @@ def called(monkeypatch, tmp_path):
     calls = []
 
     def call(preset, output_dir, **others):
-        calls.append((preset, output_dir, others["data"]))
+        calls.append((preset, output_dir, others["data"], others["column"]))
         return {"steps": 1, "validation_loss": 1.0, "model": "model"}
 
     monkeypatch.chdir(tmp_path)
@@ -122,10 +123,10 @@ def called(monkeypatch, tmp_path):
 
 def test_options_reach_the_training(called, capsys):
     assert cli.main(["pretrain"]) == 0
-    assert cli.main(["pretrain", "--set", "layers=3", "--max-steps", "9", "--data", "a", "b", "--output-dir", "out",
-                     "--json", "new/figures.json"]) == 0
-    assert called == [(PRESETS["cpu"], Path("build/pretrain-cpu"), "articles"),
-                      (dataclasses.replace(PRESETS["cpu"], layers=3, max_steps=9), Path("out"), ["a", "b"])]
+    assert cli.main(["pretrain", "--set", "layers=3", "--max-steps", "9", "--data", "a", "b", "--column", "c",
+                     "--output-dir", "out", "--json", "new/figures.json"]) == 0
+    assert called == [(PRESETS["cpu"], Path("build/pretrain-cpu"), "articles", ""),
+                      (dataclasses.replace(PRESETS["cpu"], layers=3, max_steps=9), Path("out"), ["a", "b"], "c")]
     assert "1 steps, validation loss 1.000 nats per token; the model is in model" in capsys.readouterr().out
     assert json.loads(Path("new/figures.json").read_text(encoding="utf-8"))["steps"] == 1
 
@@ -223,8 +224,8 @@ def test_all_validation_chunks_count_alike(monkeypatch, processes, batch):
 # Data.
 
 @pytest.mark.parametrize(("data", "told"), [
-    ("articles", "50 documents to train on, 50 to validate with"),
-    ("introductions", "700 documents to train on, 500 to validate with"),
+    ("articles", "texts to train on: 50, to validate with: 50"),
+    ("introductions", "texts to train on: 700, to validate with: 500"),
 ])
 def test_articles_are_chunked_one_by_one_and_introductions_packed_in_whole_batches(monkeypatch, data, told):
     introductions, lines = load_introductions().select(range(1200)), []
@@ -237,6 +238,17 @@ def test_articles_are_chunked_one_by_one_and_introductions_packed_in_whole_batch
     if data == "articles":
         by_hand = chunking.chunked_dataset(corpus.load_wikipedia(50, 50, 42)["train"], tokenizer)["input_ids"][:]
         assert ids == [*by_hand, *by_hand[:len(ids) - len(by_hand)]]
+
+
+def test_one_text_file_is_trained_on_and_validates_with_its_last_tenth(tmp_path):
+    book, lines = tmp_path / "book.txt", []
+    book.write_text("\n".join(f"Line {n} of a book." for n in range(2000)), encoding="utf-8")
+    (tmp_path / "cover.png").write_bytes(b"\x89PNG\0")
+    tokenizer, datasets, name = pretrain._training_data([tmp_path], SMOKE, 42, lines.append)
+    assert (name, lines[-1]) == ("files", "texts to train on: 1, to validate with: 1")
+    assert lines[0].startswith("Passed over 1 .png file(s). The first: ")
+    assert tokenizer.decode(datasets["train"][0]["input_ids"]).startswith("Line 0 of")
+    assert re.match(r"\s*Line 18\d\d of", tokenizer.decode(datasets["valid"][0]["input_ids"]))
 
 
 @pytest.fixture

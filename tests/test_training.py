@@ -1,5 +1,6 @@
 """Presets, the Trainer around them, the loss that it reports, its two stops, and runs that are killed and resumed."""
 
+import json
 import os
 import pickle
 import shutil
@@ -20,6 +21,7 @@ from llm_tutorial.corpus import load_wikipedia
 from llm_tutorial.device import Device, pick_device
 from llm_tutorial.evaluation import recitation
 from llm_tutorial.optimizers import MuonAdamW
+from llm_tutorial.reporting import TrainingProgress
 from llm_tutorial.training import (
     PRESETS,
     FiniteLoss,
@@ -58,28 +60,44 @@ def test_every_preset_gives_a_model_and_arguments(name, causal_tokenizer, tmp_pa
     with torch.device("meta"):
         config = GPT2LMHeadModel(gpt2_config(name, causal_tokenizer)).config
     assert (config.n_layer, config.n_embd, config.n_head) == (preset.layers, preset.width, preset.heads)
-    assert (config.n_positions, config.vocab_size) == (128, len(causal_tokenizer))
+    assert (config.n_positions, config.vocab_size) == (preset.context_length, len(causal_tokenizer))
     assert {config.bos_token_id, config.eos_token_id} == {causal_tokenizer.eos_token_id}
     arguments = training_arguments(name, tmp_path)
     assert (arguments.num_train_epochs, arguments.learning_rate) == (preset.epochs, preset.learning_rate)
-    assert arguments.per_device_train_batch_size == preset.batch
+    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == preset.batch
     assert arguments.get_warmup_steps(1000) == 1000 * preset.warmup
     assert not arguments.logging_nan_inf_filter, "the log would hide a loss of NaN"
 
 
-def test_the_full_size_preset_is_gpt2():
-    tokenizer = preset_tokenizer("cuda", [])
+@pytest.mark.parametrize(("name", "positions"), [("cuda", 128), ("gpt2", 1024)])
+def test_the_full_size_presets_are_gpt2(name, positions):
+    tokenizer = preset_tokenizer(name, [])
     with torch.device("meta"):
-        model = new_model("cuda", tokenizer)
-    assert model.num_parameters() == 124_439_808 - (1024 - 128) * 768
-    assert PRESETS["cuda"].muon_lr is None
+        model = new_model(name, tokenizer)
+    assert model.num_parameters() == 124_439_808 - (1024 - positions) * 768
+    assert PRESETS[name].muon_lr is None
+
+
+def test_the_preset_for_streams_makes_steps_of_half_a_million_tokens_in_parts(tmp_path):
+    arguments = training_arguments("gpt2", tmp_path)
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 64)
+    assert 8 * 64 * PRESETS["gpt2"].context_length == 2**19
+    assert PRESETS["gpt2"].stop_at is None
+    shared = training_arguments("gpt2", tmp_path, per_device_train_batch_size=PRESETS["gpt2"].batch // 4)
+    assert (shared.per_device_train_batch_size, shared.gradient_accumulation_steps) == (8, 16)
+
+
+@pytest.mark.parametrize(("name", "rows", "allowed"), [("cuda", 32, 8), ("gpt2", 32, 1), ("smoke", 3, 3)])
+def test_a_batch_to_validate_with_has_no_more_logits_than_memory_for_them(tmp_path, name, rows, allowed):
+    arguments = training_arguments(name, tmp_path, per_device_eval_batch_size=rows)
+    assert arguments.per_device_eval_batch_size == allowed
 
 
 def test_a_device_picks_the_preset_of_its_name_and_an_unknown_name_is_refused():
     assert pick_preset(pick_device()) is PRESETS["cpu"]
     assert pick_preset(Device("cuda", True, "")) is PRESETS["cuda"]
     assert pick_preset(SMOKE) is SMOKE
-    with pytest.raises(ValueError, match="Unknown preset 'tpu': use one of cpu, cuda, mps, smoke"):
+    with pytest.raises(ValueError, match="Unknown preset 'tpu': use one of cpu, cuda, gpt2, mps, smoke"):
         pick_preset("tpu")
 
 
@@ -90,10 +108,18 @@ def test_a_device_picks_the_preset_of_its_name_and_an_unknown_name_is_refused():
     (Device("mps", False, ""), {}),
 ])
 def test_each_device_gets_its_arguments_and_overrides_go_before_the_preset(monkeypatch, device, expected):
-    monkeypatch.setattr(training, "TrainingArguments", dict)
+    monkeypatch.setattr(training, "_OneGpuArguments", dict)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     plain = training_arguments("smoke", "out", device=Device("none", False, ""))
     assert training_arguments("smoke", "out", device=device) == plain | expected
     assert training_arguments("smoke", "out", device=device, max_steps=7) == plain | expected | {"max_steps": 7}
+
+
+def test_an_amd_gpu_is_not_asked_for_tf32(monkeypatch):
+    monkeypatch.setattr(training, "_OneGpuArguments", dict)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    arguments = training_arguments("smoke", "out", device=Device("cuda", True, ""))
+    assert (arguments["bf16"], arguments["tf32"]) == (True, False)
 
 
 def test_a_presets_tokenizer_has_the_size_wanted_and_encodes_any_text():
@@ -241,10 +267,31 @@ def test_chunks_that_the_model_cannot_read_are_named(
                       tmp_path)
 
 
-def test_several_gpus_in_one_process_are_refused(causal_lm, causal_tokenizer, chunks, tmp_path, monkeypatch):
-    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
-    with pytest.raises(ValueError, match=r"One process with 2 GPUs multiplies the batch by 2\. Set CUDA_VISIBLE"):
-        small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path)
+def test_one_of_two_gpus_is_used_and_batch_and_loss_stay_the_same(
+    causal_lm, causal_tokenizer, chunks, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # in a process that is not one of several
+    trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, device=Device("none", False, ""),
+                            max_steps=1, per_device_train_batch_size=10, dataloader_pin_memory=False)
+    expected = loss_by_hand(causal_lm, chunks["train"]["input_ids"][:])
+    assert trainer.args.train_batch_size == 10
+    assert trainer.train().training_loss == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match=r"One process with 2 GPUs multiplies the batch by 2\. Take the arguments"):
+        build_trainer(causal_lm, TrainingArguments(tmp_path, report_to="none"), chunks, causal_tokenizer, preset=SMOKE)
+
+
+class Full(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB")
+
+
+def test_a_full_gpu_ends_the_training_with_what_to_change(causal_lm, causal_tokenizer, chunks, tmp_path):
+    trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, Full(), save_strategy="steps", save_steps=1,
+                            per_device_train_batch_size=8)
+    with pytest.raises(MemoryError, match=r"for 8 rows at once\. Start again with batch=4 in the preset, or with at_o"):
+        trainer.train()
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
 # The stop when enough is recited.
@@ -367,7 +414,8 @@ def test_a_run_that_is_killed_and_resumed_equals_one_that_is_not(
     expected = uninterrupted.optimizer.state_dict()["state"]
     assert {key for entry in expected.values() for key in entry} == {
         "momentum_buffer", "exp_avg", "exp_avg_sq", "step"}
-    assert all(torch.equal(states[index][key], value)
+    assert {entry.get("step") for entry in expected.values()} == {None, 8}, "a number, not a tensor on a GPU"
+    assert all(torch.equal(torch.as_tensor(states[index][key]), torch.as_tensor(value))
                for index, entry in expected.items() for key, value in entry.items())
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
 
@@ -399,6 +447,28 @@ def test_the_folder_of_a_different_run_is_refused_and_stays_as_it_is(
     with pytest.raises(ValueError, match=r"checkpoint-8 is beyond step 0.* Give train\(\) resume_from_checkpoint"):
         resumable(causal_tokenizer, folder, logging_steps=1, per_device_eval_batch_size=1).train()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_batch_in_parts_is_the_same_run(uninterrupted, causal_tokenizer, tmp_path):
+    folder = Path(shutil.copytree(uninterrupted.args.output_dir, tmp_path / "run"))
+    shutil.rmtree(folder / "checkpoint-8")
+    trainer = resumable(causal_tokenizer, folder, preset=replace(SMOKE, at_once=3))
+    assert (trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps) == (2, 2)
+    trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
+    assert trainer.state.global_step == 8
+
+
+@pytest.mark.parametrize("begun", ["bf16", "fp16"])
+def test_another_precision_is_noted_unless_the_run_was_begun_in_fp16(uninterrupted, causal_tokenizer, tmp_path, begun):
+    folder = Path(shutil.copytree(uninterrupted.args.output_dir, tmp_path / "run"))
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8")) | {begun: True}
+    (folder / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    if begun == "fp16":  # whose checkpoints hold the state of a scaler
+        with pytest.raises(ValueError, match="different run: fp16 is True there and False here"):
+            resumable(causal_tokenizer, folder)
+    else:
+        with pytest.warns(UserWarning, match="begun in another precision: bf16 is True there and False here. The tr"):
+            resumable(causal_tokenizer, folder).train(resume_from_checkpoint=newest_checkpoint(folder))
 
 
 def test_a_folder_without_a_whole_checkpoint_is_free_for_another_run(causal_tokenizer, tmp_path):
@@ -460,11 +530,41 @@ def test_a_run_stops_before_a_checkpoint_keeps_the_step_that_breaks_it(causal_to
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
-def test_a_learning_rate_far_too_high_stops_the_run_without_a_log_or_a_checkpoint(causal_tokenizer, tmp_path):
-    trainer = resumable(causal_tokenizer, tmp_path, learning_rate=1e30, warmup_steps=0, save_steps=8, logging_steps=8)
+@pytest.mark.parametrize(("logging_steps", "save_steps"), [(3, 8), (8, 3)])
+def test_a_learning_rate_far_too_high_stops_the_run_at_the_next_log_or_checkpoint(
+    causal_tokenizer, tmp_path, logging_steps, save_steps
+):
+    trainer = resumable(causal_tokenizer, tmp_path, learning_rate=1e30, warmup_steps=0, logging_steps=logging_steps,
+                        save_steps=save_steps)
     with pytest.raises(FloatingPointError, match=r"set learning_rate \(now 1e\+30\), and muon_lr"):
         trainer.train()
-    assert trainer.state.global_step == 2
+    assert (trainer.state.global_step, newest_checkpoint(tmp_path)) == (3, None)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often Python asks for the value of a tensor, for which a GPU has to finish its queue."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_steps_without_a_log_or_a_checkpoint_read_nothing_that_the_library_does_not(
+    causal_lm, causal_tokenizer, chunks, tmp_path
+):
+    def reads(*ours):
+        trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, *ours, logging_steps=100)
+        if not ours:
+            trainer.remove_callback(FiniteLoss)
+        with Reads() as in_training:
+            trainer.train()
+        with Reads() as in_a_step:
+            trainer.optimizer.step()
+        return in_training.count, in_a_step.count
+
+    assert reads(TrainingProgress(16, live=False)) == (reads()[0], 0)
 
 
 @pytest.mark.parametrize("name", ["loss", "eval_loss"])

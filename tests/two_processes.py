@@ -37,8 +37,10 @@ def seen_in_streams(folder: Path) -> dict[str, list[list[int]]]:
     from llm_tutorial.chunking import packed_dataset, packed_stream
     from llm_tutorial.commands.pretrain import _arguments
     from llm_tutorial.device import pick_device
+    from llm_tutorial.reporting import quiet
     from llm_tutorial.training import PRESETS, build_trainer, new_model, preset_tokenizer
 
+    quiet()
     # Bytes and the end-of-text token: a character is a token.
     preset = replace(PRESETS["smoke"], vocabulary=257, context_length=CONTEXT, batch=BATCH,
                      max_steps=2 * DOCUMENTS // BATCH)
@@ -85,7 +87,9 @@ def interrupted(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    status = interrupted(sys.argv[2:])
     seen = json.dumps(seen_in_streams(Path(sys.argv[1])))
     Path(sys.argv[1], f"seen-{os.environ['RANK']}.json").write_text(seen, encoding="utf-8")
-    sys.exit(status)
+    from torch import distributed
+
+    status = interrupted(sys.argv[2:])  # the command ends what the processes share
+    sys.exit(status if not distributed.is_initialized() else "the process group is left open")

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         remedy = f'python -m pip install {error.name}, or in a checkout: python -m pip install -e ".[lab]"'
         print(f"llm-tutorial: error: {error.name} is not installed for {sys.executable}. {remedy}", file=sys.stderr)
         return 2
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError, MemoryError) as error:
         print(f"llm-tutorial: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -53,11 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute notebooks from the first to the last cell, and make a site of them")
     run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="file, folder, or short name such as 01")
     run.add_argument("--output", type=Path, default=Path("build/html"), metavar="DIR", help="default: build/html")
+    run.add_argument("--stored", action="store_true", help="execute nothing: make the site from the stored outputs")
     run.add_argument("--in-place", action="store_true", help="store the outputs, made with the bundled data on the CPU")
     run.add_argument("--timeout", type=_positive, metavar="S", help="seconds allowed for one cell (default: no limit)")
 
     compare = commands.add_parser("compare", help="say which outputs of a notebook differ here, and why")
     compare.add_argument("notebook", metavar="NOTEBOOK", help="file, or short name such as 01")
+
+    summary = commands.add_parser("summary", help="list the mistakes that the checks named in executed notebooks")
+    summary.add_argument("folder", type=Path, metavar="FOLDER", help="holds the notebooks of a class, at any depth")
 
     commands.add_parser("lab", help="open the notebooks in JupyterLab, which gets all arguments", allow_abbrev=False)
 
@@ -80,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE",
                           help="change fields of the recipe, for example layers=2 width=128")
     pretrain.add_argument("--data", nargs="+", default=["articles"], metavar="DATA",
-                          help="articles, introductions, stream, or paths of text files (default: articles)")
+                          help="articles, introductions, stream, or paths of files and folders (default: articles)")
+    pretrain.add_argument("--column", default="", metavar="NAME", help="the column of texts in CSV and JSON files")
     pretrain.add_argument("--output-dir", type=Path, metavar="DIR", help="default: build/pretrain-<preset>")
     pretrain.add_argument("--max-steps", type=_positive, metavar="N", help="stop after so many steps")
     pretrain.add_argument("--json", type=Path, metavar="FILE", help="write the figures of the run there")

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from llm_tutorial.device import usable_cores
+
 __all__ = ["run_processes"]
 
 
@@ -28,9 +30,8 @@ def run_processes(arguments: Sequence[str], processes: int, **variables: str) ->
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    threads = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "OMP_NUM_THREADS": str(max(1, threads // processes)), "PYTHONUNBUFFERED": "1"}
+              "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)), "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "log.txt")
         with path.open("w", encoding="utf-8") as log, path.open(encoding="utf-8", errors="replace") as shown:

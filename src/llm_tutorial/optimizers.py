@@ -97,7 +97,8 @@ class MuonAdamW(torch.optim.Optimizer):
         if any("muon" not in group or not group.get("lr", -1) >= 0 for group in params):
             raise ValueError("Each parameter group needs 'muon' and a learning rate 'lr' of at least 0.")
         super().__init__(params, {"momentum": momentum, "coefficients": tuple(coefficients), "betas": betas, "eps": eps,
-                                  "bf16": bf16, "weight_decay": 0.0})
+                                  "weight_decay": 0.0})
+        self.bf16 = bf16  # of this device, so it is no part of a checkpoint
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -120,16 +121,16 @@ class MuonAdamW(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
         nesterov = parameter.grad.lerp(buffer, group["momentum"])
-        direction = orthogonalize(nesterov, group["coefficients"], bf16=group["bf16"])
+        direction = orthogonalize(nesterov, group["coefficients"], bf16=self.bf16)
         parameter.add_(direction, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
 
     def _adamw_step(self, parameter: torch.Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
-            state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(parameter),
+            state.update(step=0, exp_avg=torch.zeros_like(parameter),
                          exp_avg_sq=torch.zeros_like(parameter))
-        state["step"] += 1
-        (first, second), count = group["betas"], state["step"].item()
+        state["step"] += 1  # no tensor, which a GPU would have to be asked for
+        (first, second), count = group["betas"], state["step"]
         mean = state["exp_avg"].lerp_(parameter.grad, 1 - first)
         square = state["exp_avg_sq"].mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
         scale = square.div(1 - second**count).sqrt_().add_(group["eps"])

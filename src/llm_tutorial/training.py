@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 WATCHED_CHUNKS = 32  # for the validation loss during the training
+LOGITS_AT_ONCE = 2**26  # when validating; a quarter of a gigabyte in fp32
 # The training arguments that change the weights.
 _DECISIVE = (
     "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay",
@@ -57,6 +59,7 @@ class Preset:
         dropout: GPT-2's default of 0.1 works against memorization.
         max_steps: stop after this many steps; None trains all ``epochs``.
         stop_at: stop earlier once this share of the training chunks is recited; None never checks.
+        at_once: the most rows that a process computes at once; it accumulates the gradients of a larger batch.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Preset:
     context_length: int = 128
     max_steps: int | None = None
     stop_at: float | None = None
+    at_once: int | None = None
 
 
 # 50 documents by heart in half a minute on two cores: a small model, and few steps that go far.
@@ -86,6 +90,10 @@ PRESETS = {preset.name: preset for preset in (
     _CPU,
     # The full GPT-2 (124 M parameters) with the library's optimizer.
     Preset("cuda", layers=12, width=768, heads=12, batch=8, epochs=100, learning_rate=1e-4, stop_at=0.95),
+    # For streams: half a million tokens per step, about one pass over the English Wikipedia; at once, what 15 GB hold.
+    # The learning rate is that of Brown et al. 2020 (https://arxiv.org/abs/2005.14165) for this size and batch.
+    Preset("gpt2", layers=12, width=768, heads=12, activation="gelu_pytorch_tanh", batch=512, at_once=8, epochs=1,
+           learning_rate=6e-4, context_length=1024, max_steps=8_200),
     replace(_CPU, name="mps"),
     # For tests: it only has to run.
     Preset("smoke", layers=2, width=64, heads=2, vocabulary=512, batch=4, epochs=1, learning_rate=2e-3, muon_lr=5e-3,
@@ -148,11 +156,12 @@ def new_model(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT2L
 def training_arguments(
     preset: str | Preset, output_dir: str | os.PathLike[str], *, device: Device | None = None, **overrides: Any
 ) -> TrainingArguments:
-    """Return the preset's ``TrainingArguments`` with the keys that the device needs.
+    """Return the preset's ``TrainingArguments`` for one GPU or CPU, with the keys that the device needs.
 
     Args:
         device: the device to train on; by default the one ``pick_device()`` picks.
-        overrides: any fields of ``TrainingArguments``, instead of the preset's values.
+        overrides: any fields of ``TrainingArguments``, instead of the preset's values. Batches that would not fit are
+            computed in equal parts: those to train on as ``at_once`` says, those to validate with for their logits.
     """
     preset, device = pick_preset(preset), device or pick_device()
     arguments: dict[str, Any] = {
@@ -175,8 +184,41 @@ def training_arguments(
     if device.name == "cpu":
         arguments |= {"use_cpu": True, "bf16": device.bf16}
     elif device.name == "cuda":  # tf32 exists from compute capability 8 on, as fast bf16 does
-        arguments |= {"bf16": device.bf16, "fp16": device.fp16, "tf32": device.bf16, "optim": "adamw_torch_fused"}
-    return TrainingArguments(**(arguments | overrides))
+        arguments |= {"bf16": device.bf16, "fp16": device.fp16, "tf32": device.bf16 and torch.version.cuda is not None,
+                      "optim": "adamw_torch_fused"}
+    arguments |= overrides
+    rows, validated = arguments["per_device_train_batch_size"], arguments["per_device_eval_batch_size"]
+    if preset.at_once is not None:
+        part = _largest_divisor(rows, preset.at_once)
+        arguments |= {"per_device_train_batch_size": part, "gradient_accumulation_steps": rows // part}
+    most = LOGITS_AT_ONCE // (preset.context_length * (preset.vocabulary or GPT2Config().vocab_size))
+    arguments["per_device_eval_batch_size"] = _largest_divisor(validated, most)
+    return _OneGpuArguments(**arguments)
+
+
+def _largest_divisor(rows: int, most: int) -> int:
+    return next((part for part in range(min(rows, most), 0, -1) if rows % part == 0), 1)
+
+
+class _OneGpuArguments(TrainingArguments):
+    """With a second GPU in one process, the Trainer would double the batch, and count our loss twice."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
+
+
+class _Trainer(Trainer):
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train, and say what to do when the memory of the GPU is full."""
+        try:
+            return super().train(*arguments, **options)
+        except torch.OutOfMemoryError:
+            rows = self.args.per_device_train_batch_size
+            fewer = max(1, rows // 2)
+            raise MemoryError(f"The GPU has too little memory for {rows} rows at once. Start again with batch={fewer} "
+                              f"in the preset, or with at_once={fewer}, which computes the same batch in parts. "
+                              "Restart a notebook's kernel first: it holds memory.") from None
 
 
 def build_trainer(
@@ -192,8 +234,9 @@ def build_trainer(
     """Return a Trainer for ``datasets["train"]`` and ``datasets["valid"]`` with the preset's optimizer.
 
     During the training, the validation loss is taken on 32 chunks spread over ``datasets["valid"]``. The training
-    stops when the preset's share of the training chunks is recited, and with FloatingPointError when weights or losses
-    become infinite or NaN. If ``arguments`` save checkpoints, the output folder is kept to one run.
+    stops when the preset's share of the training chunks is recited, with FloatingPointError when weights or losses
+    become infinite or NaN, and with MemoryError when the GPU's memory is full. If ``arguments`` save checkpoints, the
+    output folder is kept to one run.
 
     Args:
         datasets: rows of ``input_ids``; the training chunks may be a stream, which is not checked in advance.
@@ -202,7 +245,7 @@ def build_trainer(
 
     Raises:
         ValueError: chunks that the model cannot read, ``stop_at`` with a stream, checkpoints of a different run in the
-            output folder, or several GPUs in one process.
+            output folder, several GPUs in one process, or fp16 with weights in half precision.
     """
     preset = pick_preset(preset)
     train, valid = datasets["train"], datasets["valid"]
@@ -211,8 +254,12 @@ def build_trainer(
         raise ValueError(f"stop_at={preset.stop_at} needs training chunks that can be counted, and a stream has no "
                          "end: set stop_at to None.")
     if arguments.n_gpu > 1:
-        raise ValueError(f"One process with {arguments.n_gpu} GPUs multiplies the batch by {arguments.n_gpu}. Set "
-                         "CUDA_VISIBLE_DEVICES=0 before Python starts, or start one process per GPU with torchrun.")
+        raise ValueError(f"One process with {arguments.n_gpu} GPUs multiplies the batch by {arguments.n_gpu}. Take the "
+                         "arguments from training_arguments(), which use one, or start one process per GPU with "
+                         "torchrun.")
+    if arguments.fp16 and (stored := {weight.dtype for weight in model.parameters()} & {torch.float16, torch.bfloat16}):
+        raise ValueError(f"fp16=True trains with weights in fp32, but the model has {', '.join(map(str, stored))}: its "
+                         "gradients cannot be unscaled. Load it with dtype=torch.float32, or call model.float() first.")
     for split in ("valid",) if streamed else ("train", "valid"):
         _check_chunks(model, split, datasets[split]["input_ids"][:])
     # Without it the Trainer counts one position too many per row and reports losses that are too low.
@@ -226,7 +273,7 @@ def build_trainer(
         collator = transformers.default_data_collator
     elif collator is None:
         collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
         args=arguments,
         data_collator=collator,
@@ -298,7 +345,7 @@ def _run_facts(
         "validation_chunks": digest(datasets["valid"]),
         "tokenizer": hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest(),
     }
-    del facts["name"]
+    del facts["name"], facts["at_once"]  # they change no weights
     return json.loads(json.dumps(facts))
 
 
@@ -314,9 +361,12 @@ class _RunFolder(TrainerCallback):
             return
         record = self.folder / "run.json"
         there = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        different = [f"{key} is {there.get(key)!s:.12} there and {self.facts.get(key)!s:.12} here"
-                     for key in sorted(there.keys() | self.facts.keys()) if there.get(key) != self.facts.get(key)]
-        if different:
+        keys = sorted(key for key in there.keys() | self.facts.keys() if there.get(key) != self.facts.get(key))
+        different = [f"{key} is {there.get(key)!s:.12} there and {self.facts.get(key)!s:.12} here" for key in keys]
+        if different and set(keys) <= {"bf16", "fp16"} and not there["fp16"]:  # which has a state of its own
+            warnings.warn(f"{self.folder} was begun in another precision: {'; '.join(different)}. The training goes "
+                          "on, and its losses will differ a little.", stacklevel=2)
+        elif different:
             raise ValueError(f"{self.folder} belongs to a different run: {'; '.join(different[:4])}. Choose another "
                              "output_dir, or delete that folder if nothing in it is needed.")
 
@@ -374,16 +424,13 @@ class StopWhenRecited(TrainerCallback):
 class FiniteLoss(TrainerCallback):
     """Stop a training with FloatingPointError when its weights or losses are not finite.
 
-    Weights rather than gradients: with fp16 a step with infinite gradients is skipped and does no harm. After each
-    step it looks at the last norm alone, which any NaN loss reaches, and before a checkpoint at all weights.
+    It looks at each logged loss, and at all weights before a checkpoint. At other steps it reads nothing from the GPU,
+    which would have to wait. Weights rather than gradients: with fp16 a step with infinite gradients is skipped.
     """
 
     def on_step_end(self, args, state, control, model=None, **_) -> None:
-        """Raise FloatingPointError if weights are not finite."""
-        weights = list(model.parameters())
-        if not control.should_save:
-            weights = [weight for weight in weights if weight.ndim == 1][-1:]
-        if not all(weight.isfinite().all() for weight in weights):
+        """Raise FloatingPointError if a checkpoint is due and weights are not finite."""
+        if control.should_save and not all(weight.isfinite().all() for weight in model.parameters()):
             self._stop("A weight", args, state)
 
     on_epoch_end = on_step_end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
 
-from llm_tutorial.chunking import chunked_dataset
+from llm_tutorial.chunking import chunked_dataset, packed_dataset
 from llm_tutorial.corpus import load_wikipedia
 from llm_tutorial.costs import attention_flops, matmul_parameters, training_flops
 from llm_tutorial.device import Device, pick_device
@@ -58,7 +59,14 @@ def main(arguments: argparse.Namespace) -> int:
     device = pick_device()
     preset, texts = pick_preset(arguments.preset or device), load_wikipedia()
     tokenizer = preset_tokenizer(preset, texts["train"]["text"])
-    setting = Setting(preset, device, tokenizer, chunked_dataset(texts, tokenizer, preset.context_length))
+    if arguments.kind == "recite":
+        chunks = chunked_dataset(texts, tokenizer, preset.context_length)
+    else:  # packed, since texts may be short, and repeated, since batches may be large
+        chunks = packed_dataset(texts, tokenizer, preset.context_length).remove_columns("labels")
+        count = len(chunks["train"])
+        rows = math.ceil(count / preset.batch) * preset.batch
+        chunks["train"] = chunks["train"].select([row % count for row in range(rows)])
+    setting = Setting(preset, device, tokenizer, chunks)
     found = {"benchmark": arguments.kind, "device": device.name, "reason": device.reason,
              "preset": asdict(preset), "repeats": arguments.repeats}
     if arguments.kind == "recite":
@@ -152,7 +160,8 @@ class BareLoop(TrainerCallback):
         self.model, self.optimizer, self.schedule = twin.model.train(), twin.optimizer, twin.lr_scheduler
         self.device, self.dtype, self.norm = twin.args.device.type, _dtype(twin.args), twin.args.max_grad_norm
         self.scaler = torch.amp.GradScaler(self.device, enabled=twin.args.fp16)
-        rows, size = torch.tensor(twin.train_dataset["input_ids"][:]), twin.args.per_device_train_batch_size
+        rows, self.at_once = torch.tensor(twin.train_dataset["input_ids"][:]), twin.args.per_device_train_batch_size
+        size = self.at_once * twin.args.gradient_accumulation_steps
         self.batches = rows[:len(rows) // size * size].split(size)
         self.own, self.others, self.losses = [], [], []
 
@@ -160,16 +169,19 @@ class BareLoop(TrainerCallback):
         """Train on the batch of this number and return its loss."""
         ids = self.batches[number % len(self.batches)].to(self.device)
         labels = ids.masked_fill(ids == self.model.config.pad_token_id, -100)
-        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-            loss = self.model(input_ids=ids, labels=labels, use_cache=False).loss
-        self.scaler.scale(loss).backward()
+        predicted, total = (labels[:, 1:] != -100).sum(), torch.zeros((), device=self.device)
+        for part, wanted in zip(ids.split(self.at_once), labels.split(self.at_once), strict=True):
+            with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+                loss = self.model(input_ids=part, labels=wanted, use_cache=False, num_items_in_batch=predicted).loss
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
         self.optimizer.zero_grad()
-        return loss.detach()
+        return total
 
     def on_train_begin(self, args, state, control, **_) -> None:
         self._began = self._now()

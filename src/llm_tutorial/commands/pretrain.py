@@ -18,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 import transformers
 from datasets import Dataset, IterableDataset, load_dataset
+from torch import distributed
 
 from llm_tutorial import chunking, corpus, training
 from llm_tutorial.device import Device, pick_device
@@ -35,20 +36,23 @@ Splits = Mapping[str, Dataset | IterableDataset]
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command with the options ``preset, set, data, output_dir, max_steps, json``; return 130 if stopped."""
+    """Run the command with the options that ``llm-tutorial pretrain --help`` lists; return 130 if stopped."""
     quiet()
     preset = changed_preset(training.pick_preset(arguments.preset or pick_device()), arguments.set)
     preset = replace(preset, max_steps=arguments.max_steps or preset.max_steps)
     folder = arguments.output_dir or Path("build") / f"pretrain-{preset.name}"
     data = arguments.data[0] if len(arguments.data) == 1 and arguments.data[0] in _NAMES else arguments.data
     with _stopping(folder) as stopped:
-        figures = pretrain(preset, folder, data=data, report=lambda line: print(line, flush=True))
+        figures = pretrain(preset, folder, data=data, column=arguments.column,
+                           report=lambda line: print(line, flush=True))
         if _is_main_process():
             if arguments.json is not None:
                 arguments.json.parent.mkdir(parents=True, exist_ok=True)
                 arguments.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
             print(f"{figures['steps']} steps, validation loss {figures['validation_loss']:.3f} nats per token; the "
                   f"model is in {figures['model']}")
+    if distributed.is_initialized():  # NCCL complains about a group that is left open
+        distributed.destroy_process_group()
     return 130 if stopped else 0
 
 
@@ -74,8 +78,8 @@ def changed_preset(preset: training.Preset, settings: Sequence[str]) -> training
 
 
 def pretrain(
-    preset: training.Preset, output_dir: str | Path, *, data: str | Sequence[str | Path] = "articles", seed: int = 42,
-    report: Callable[[str], object] = print,
+    preset: training.Preset, output_dir: str | Path, *, data: str | Sequence[str | Path] = "articles", column: str = "",
+    seed: int = 42, report: Callable[[str], object] = print,
 ) -> dict[str, Any]:
     """Train a new GPT-2, keep it with its tokenizer in ``output_dir/model``, and return the figures of the run.
 
@@ -87,6 +91,7 @@ def pretrain(
     Args:
         data: ``"articles"``, 50 of Wikipedia, each chunked by itself; ``"introductions"`` of 10,033 articles, packed;
             ``"stream"``, all of Wikipedia, packed; or paths of text files, packed.
+        column: the column with the texts in CSV and JSON files.
         seed: draws documents, weights, and the order of the batches.
         report: gets lines of text for progress, from the main process only.
 
@@ -111,7 +116,8 @@ def pretrain(
             raise ValueError("A stream has no end, so the training needs one: give --max-steps.")
         preset = replace(preset, stop_at=None)  # chunks without end cannot be recited
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer, datasets, source = _training_data(data, preset, seed, tell)
+    tell(f"training on {device.name} ({device.reason})")
+    tokenizer, datasets, source = _training_data(data, preset, seed, tell, column)
     arguments = _arguments(preset, folder, device, datasets, processes, seed)
     transformers.set_seed(seed)
     model = training.new_model(preset, tokenizer)
@@ -135,19 +141,21 @@ def _is_main_process() -> bool:
 
 
 def _training_data(
-    data: str | Sequence[str | Path], preset: training.Preset, seed: int, tell: Callable[[str], object]
+    data: str | Sequence[str | Path], preset: training.Preset, seed: int, tell: Callable[[str], object],
+    column: str = "",
 ) -> tuple[transformers.PreTrainedTokenizerBase, Splits, str]:
     """Return the tokenizer, the chunks to train on and to validate with, and a name for the data."""
     if data == "stream":
         return _streamed_data(preset, seed, tell)
     if data == "articles":
-        documents, cut = corpus.load_wikipedia(seed=seed), chunking.chunked_dataset
+        documents = corpus.load_wikipedia(seed=seed)
+    elif data == "introductions":
+        documents = corpus.split_by_title(corpus.load_introductions(), _HELD_OUT[data], seed)
     else:
-        texts = corpus.load_introductions() if data == "introductions" else corpus.load_texts(data)
-        held_out = _HELD_OUT["introductions"] if data == "introductions" else max(1, round(len(texts) / 10))
-        documents, cut = corpus.split_by_title(texts, held_out, seed), chunking.packed_dataset
-    tell(f"{len(documents['train']):,} documents to train on, {len(documents['valid']):,} to validate with")
+        documents = corpus.split_texts(corpus.load_texts(data, column=column, report=tell), seed)
+    tell(f"texts to train on: {len(documents['train']):,}, to validate with: {len(documents['valid']):,}")
     tokenizer = training.preset_tokenizer(preset, documents["train"]["text"])
+    cut = chunking.chunked_dataset if data == "articles" else chunking.packed_dataset
     chunks = cut(documents, tokenizer, preset.context_length)
     # Filled up from the beginning: several processes would fill the last batch of an epoch with other chunks.
     rows = math.ceil(len(chunks["train"]) / preset.batch) * preset.batch

@@ -1,5 +1,9 @@
 """Wikipedia articles and introductions as bundled, a learner's own texts, titles, and the finished runs."""
 
+import os
+import sys
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from datasets import Dataset
@@ -12,6 +16,7 @@ from llm_tutorial.corpus import (
     load_texts,
     load_wikipedia,
     split_by_title,
+    split_texts,
     title_key,
     wikipedia_files,
 )
@@ -93,40 +98,117 @@ def test_a_text_is_cut_at_a_sentence(text, limit, expected):
     assert corpus._cut_at_sentence(text, limit) == expected
 
 
-def test_texts_are_read_from_files_and_folders(tmp_path):
+def written(path: Path, content: str | bytes = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_texts_are_read_from_files_and_folders_and_what_is_passed_over_is_said(tmp_path):
     folder = tmp_path / "notes"
-    (folder / "sub").mkdir(parents=True)
-    (folder / "b.md").write_text("b", encoding="utf-8")
-    (folder / "sub" / "c.TXT").write_text("c", encoding="utf-8")
-    (folder / "ignored.png").write_bytes(b"\x89PNG")
-    (folder / ".ipynb_checkpoints").mkdir()
-    (folder / ".ipynb_checkpoints" / "b-checkpoint.md").write_text("old b", encoding="utf-8")
+    for name, content in {"b.md": "b", "sub/c.TXT": "c", "d.py": "def d():\r\n    d()\r", "sub/Makefile": "all: e",
+                          "picture.png": b"\x89PNG\0", "photo.png": b"\x89PNG\0", "old.txt": "Größe".encode("cp1252"),
+                          "table.csv": "a,b\n1,2", "sub/__init__.py": "", ".ipynb_checkpoints/b.md": "old b"}.items():
+        written(folder / name, content)
     (folder / "a folder.txt").mkdir()
-    single = tmp_path / "a.text"
-    single.write_bytes("\ufeffzażółć".encode())
-    loaded = load_texts([single, str(folder)])
+    single, said = written(tmp_path / "a.text", "\ufeffzażółć".encode()), []
+    loaded = load_texts([single, str(folder)], report=said.append)
     assert loaded.column_names == COLUMNS
-    assert loaded["text"][:] == ["zażółć", "b", "c"]
-    assert loaded["title"][:] == ["a", "b", "c"]
+    assert loaded["text"][:] == ["zażółć", "b", "def d():\n    d()\n", "all: e", "c"]
+    assert loaded["title"][:] == ["a", "b", "d", "Makefile", "c"]
+    assert [line.split(". The first: ")[0] for line in said] == [
+        f"Passed over {file}" for file in ("1 .txt file(s)", "2 .png file(s)", "1 .py file(s)", "1 .csv file(s)")]
+    assert "old.txt is no UTF-8 text but probably Latin-1" in said[0]
     assert load_texts(str(single))["text"][:] == ["zażółć"]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b" \n\t", r"bad\.txt is empty: remove it from the list"),
-    ("Größe".encode("latin-1"), r"bad\.txt is not UTF-8 \(byte 2 is 0xf6\): save it as UTF-8"),
-    ("Größe".encode("utf-16"), r"bad\.txt is not UTF-8 \(byte 0 is 0xff\)"),
+@pytest.mark.parametrize(("content", "kind", "options"), [
+    ("Größe".encode("cp1252"), r"probably Latin-1 .*: byte 2 is 0xf6", "encoding='cp1252'"),
+    ("Größe".encode("utf-16"), "UTF-16: byte 0 is 0xff", "encoding='utf-16'"),
+    ("Größe".encode("utf-32"), "UTF-32: byte 0 is 0xff", "encoding='utf-32'"),
+    ("Größe ☕".encode()[:-1], "a piece with half a character: byte 8 is 0xe2", "encoding='utf-8', errors='ignore'"),
+    ("☕ Größe 😀".encode()[2:-1], "a piece with half a character: byte 0 is 0x95",
+     "encoding='utf-8', errors='ignore'"),
 ])
-def test_an_unreadable_text_file_is_named_with_a_remedy(tmp_path, content, message):
-    (tmp_path / "bad.txt").write_bytes(content)
+def test_text_in_another_encoding_is_named_with_a_line_that_converts_it(tmp_path, content, kind, options):
+    path = written(tmp_path / "bad.txt", content)
+    with pytest.raises(ValueError, match=rf"bad\.txt is no UTF-8 text but {kind}\. To convert it, run") as error:
+        load_texts(path)
+    remedy = str(error.value).partition("in Python: ")[2]
+    assert f"read_text({options})" in remedy
+    exec(remedy, {})
+    assert "Größe" in load_texts(path)["text"][0]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b" \n\t", r"bad\.txt is empty: remove it from the list"), (b"text\0", "but binary: byte 4 is 0x00"),
+    (b"%PDF-1.4\n\xe2\x01", "but binary: byte 9 is 0xe2. Leave it out"),
+])
+def test_a_file_that_is_no_text_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
-        load_texts([tmp_path])
+        load_texts(written(tmp_path / "bad.txt", content))
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.csv", 'id,review\n1,"Good, very\ngood"\n2,\n3,NA\n'), ("a.tsv", "id\treview\n1\tGood, very\\ngood\n3\tNA\n"),
+    ("a.CSV", b'\xef\xbb\xbfreview;price\r\n"Good, very\r\ngood";1,5\r\nNA;2\r\n'),
+    ("a.jsonl", '{"review": "Good, very\\ngood"}\n\n{"review": null}\n{"review": "NA"}\n'),
+    ("a.json", '[{"review": "Good, very\\ngood"}, {"review": "NA", "more": [1]}]'),
+])
+def test_a_row_of_a_table_is_a_text_where_its_column_is_named(tmp_path, name, content):
+    path = written(tmp_path / name, content)
+    loaded = load_texts(path, column="review")
+    assert [text.replace("\\n", "\n") for text in loaded["text"]] == ["Good, very\ngood", "NA"]
+    assert loaded["title"][:] == ["a 0", "a 1"]
+    with pytest.raises(ValueError, match=r"is a table: name the column .* by column= in Python or --column .*review"):
+        load_texts(path)
+    with pytest.raises(ValueError, match="has no column 'text': name the column"):
+        load_texts(path, column="text")
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.csv", 'text\n"open', r"a\.csv is no proper csv file \(.*\): correct it"),
+    ("a.jsonl", '{"text": "a"}\n{oops', r"a\.jsonl is no proper jsonl file"), ("a.csv", "text,b\n,1", "holds no text"),
+])
+def test_a_table_without_texts_is_refused(tmp_path, name, content, message):
+    with pytest.raises(ValueError, match=message):
+        load_texts(written(tmp_path / name, content), column="text")
 
 
 def test_a_missing_path_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt does not exist \(looked in "):
         load_texts(["nowhere.txt"])
-    with pytest.raises(FileNotFoundError, match=r"No \.txt or \.md file in .*name at least one"):
+    with pytest.raises(FileNotFoundError, match=r"There is no text in .*: name a text file, or a folder"):
         load_texts([tmp_path])
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="file names are Unicode there")
+def test_file_names_need_not_be_utf8(tmp_path):
+    path = written(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")), "Coffee.")
+    assert load_texts(tmp_path)["title"][:] == ["caf\ufffd"]
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match="caf\ufffd\\.txt is no UTF-8"):
+        load_texts(path)
+
+
+def test_equal_names_are_different_texts_and_copies_are_one(tmp_path):
+    said = []
+    for number in range(12):
+        written(tmp_path / str(number) / "text.txt", f"Text {number // 2 if number < 4 else number}.")
+    loaded = load_texts(tmp_path, report=said.append)
+    assert (len(loaded), said) == (10, ["Passed over 2 text(s) equal to others."])
+    split = split_texts(loaded)
+    assert (len(split["train"]), len(split["valid"])) == (9, 1)
+    assert {*split["train"]["text"], *split["valid"]["text"]} == {*loaded["text"]}
+
+
+@pytest.mark.parametrize(("text", "cut"), [
+    ("one\n\n" * 20, 88), ("one\n" * 25, 87), ("two " * 25, 87), ("x" * 100, 90), ("a\n\n" + "x y " * 25, 90),
+])
+def test_the_last_tenth_of_a_single_text_validates(text, cut):
+    split = split_texts(Dataset.from_dict({"title": ["a"], "text": [text]}))
+    assert split["train"].to_list() == [{"title": "a", "text": text[:cut]}]
+    assert split["valid"].to_list() == [{"title": "a", "text": text[cut:]}]
 
 
 @pytest.mark.parametrize(("one", "other"), [

@@ -55,12 +55,12 @@ def test_a_file_that_is_not_listed_is_refused():
         files.verified(files.data_folder() / "new.txt")
 
 
-def test_the_cache_folder_is_created_where_the_variable_says(tmp_path, monkeypatch):
+def test_the_cache_folder_is_where_the_variable_says(tmp_path, monkeypatch):
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("LLM_TUTORIAL_CACHE", os.path.join("~", "a", "b"))
     assert files.cache_folder() == tmp_path / "a" / "b"
-    assert list(files.cache_folder().iterdir()) == []
+    assert list(files.writable_folder(files.cache_folder()).iterdir()) == []
 
 
 @pytest.mark.parametrize("trouble", ["a file in its place", "read-only"])
@@ -72,7 +72,7 @@ def test_a_cache_folder_that_takes_no_file_is_named_with_a_remedy(trouble, tmp_p
     else:
         (tmp_path / "folder").write_text("")
     with pytest.raises(PermissionError, match=r"folder cannot be written to .*Set LLM_TUTORIAL_CACHE"):
-        files.cache_folder()
+        files.writable_folder(files.cache_folder())
 
 
 def test_a_new_folder_is_complete_or_absent(tmp_path):

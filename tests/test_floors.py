@@ -2,10 +2,12 @@
 
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -14,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 # The lowest set leaves out what runs with the tested set only: the site, and the tests with a browser.
 OF_BOTH = [*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["test"]]
-ALL = [*OF_BOTH, *EXTRAS["site"], *EXTRAS["browser"]]
+ALL = [*OF_BOTH, *EXTRAS["site"], *EXTRAS["browser"], *EXTRAS["live"]]
 
 
 def pins(name: str) -> dict[str, Version]:
@@ -42,3 +44,14 @@ def test_the_package_and_the_checks_of_its_code_are_for_the_same_python():
     lowest = PROJECT["requires-python"].removeprefix(">=")
     assert project["tool"]["ruff"]["target-version"] == f"py{lowest.replace('.', '')}"
     assert f"sys.version_info >= ({lowest.replace('.', ', ')})" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_what_is_pinned_can_be_installed_on_the_lowest_python_that_is_promised():
+    """Debian 12 has 3.11.2; only what is installed here tells what it asks for."""
+    lowest = Version(PROJECT["requires-python"].removeprefix(">="))
+    pinned = {pin for path in ROOT.glob("constraints*.txt") for pin in pins(path.name).items()}
+    installed = [found for found in metadata.distributions()
+                 if (canonicalize_name(found.name), Version(found.version)) in pinned]
+    assert len(installed) > 50
+    assert [f"{found.name} {found.version}" for found in installed
+            if lowest not in SpecifierSet(found.metadata["Requires-Python"] or "")] == []

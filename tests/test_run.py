@@ -140,6 +140,15 @@ def test_ctrl_c_leaves_no_kernel_and_an_unchanged_file(stored, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_streams_are_joined_as_a_terminal_shows_them(stored):
+    run = execute_notebook(stored(code(
+        "import sys, time\nprint('x' * 300_000)\nfor k in range(3):\n    print(end=f'\\r{k} of 2', flush=True)\n"
+        "    print('note', file=sys.stderr, flush=True); time.sleep(0.2)\nprint('\\r\\ndone')")))
+    assert [(output.name, output.text[-15:]) for output in run.executed.cells[0].outputs] == [
+        ("stdout", "xx\n2 of 2\ndone\n"), ("stderr", "note\nnote\nnote\n")]
+    assert len(run.executed.cells[0].outputs[0].text) == 300_000 + 13
+
+
 @pytest.mark.parametrize("text", ["no json", "[]"])
 def test_a_file_that_is_no_notebook_is_refused(tmp_path, text):
     (tmp_path / "01.ipynb").write_text(text)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +26,7 @@ from llm_tutorial.sources import chosen_source, files, hub
 
 __all__ = [
     "COLUMNS", "StreamSource", "load_introductions", "load_run", "load_texts", "load_wikipedia", "resolve_wikipedia",
-    "split_by_title", "title_key", "wikipedia_files",
+    "split_by_title", "split_texts", "title_key", "wikipedia_files",
 ]
 
 COLUMNS = ["id", "url", "title", "text"]
@@ -34,6 +37,10 @@ _PATTERN = f"datasets/{REPOSITORY}@{REVISION}/{CONFIGURATION}/train-*.parquet"
 _HUB_ROWS = 400
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*$")  # as in "Python (programming language)"
+_TABLES = {".csv", ".json", ".jsonl", ".ndjson", ".tsv"}
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+          codecs.BOM_UTF16_BE: "utf-16"}
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")  # no white space, no escape code, no end-of-file mark
 _IGNORED = {"M", "P", "Z", "C"}  # first letters of the Unicode categories: accents, punctuation, spaces, controls
 
 
@@ -58,6 +65,7 @@ def resolve_wikipedia(*, source: str | None = None) -> Checkpoint:
         return Checkpoint(_kept_file(), REVISION, "cache", "downloaded earlier", REPOSITORY)
     wanted, reason = hub.use_hub(REPOSITORY, REVISION, "dataset", source=source)
     if wanted:
+        files.writable_folder(files.cache_folder())
         _download_rows(_kept_file())
         return Checkpoint(_kept_file(), REVISION, "hub", reason, REPOSITORY)
     path = files.verified(files.data_folder() / "wikipedia" / "articles.parquet")
@@ -101,17 +109,57 @@ def load_introductions() -> Dataset:
     return Dataset.from_pandas(pd.read_parquet(path), preserve_index=False)
 
 
-def load_texts(paths: str | Path | Iterable[str | Path]) -> Dataset:
-    """Return a learner's own UTF-8 text files, one document each, with the columns ``id, url, title, text``.
+def load_texts(paths: str | Path | Iterable[str | Path], *, column: str = "",
+               report: Callable[[str], object] = print) -> Dataset:
+    """Return a learner's own texts with the columns ``id, url, title, text``: one document for each file or row.
 
-    Of a folder, all ``*.txt`` and ``*.md`` files are read, without those in hidden folders.
+    Files are UTF-8 text of any kind, prose or source code; of a folder, all but hidden ones are read.
+
+    Args:
+        column: the column with the texts in CSV files, and in JSON (a list, or one object per line).
+        report: gets a line for each kind of file in folders that is passed over, and for equal texts.
+
+    Raises:
+        ValueError: a file that is named is no text, empty, in another encoding, or a table without ``column``.
+        OSError: a file that is named cannot be read, or there is no text at all.
     """
     listed = [Path(path).expanduser() for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    found = [file for path in listed for file in (_text_files(path) if path.is_dir() else [path])]
-    if not found:
-        raise FileNotFoundError(f"No .txt or .md file in {[str(path) for path in listed]}: name at least one.")
-    return Dataset.from_list([{"id": str(number), "url": path.name, "title": path.stem, "text": _read_text(path)}
-                              for number, path in enumerate(found)])
+    rows, passed_over = [], {}
+    for path in listed:
+        for file in _visible_files(path) if path.is_dir() else [path]:
+            try:
+                texts = _table_texts(file, column) if file.suffix.lower() in _TABLES else [_read_text(file)]
+            except (OSError, ValueError) as error:
+                if file == path:
+                    raise
+                passed_over.setdefault(_shown(file.suffix), []).append(str(error))
+            else:
+                rows += [{"url": _shown(file.name), "title": _shown(file.stem) + f" {number}" * (len(texts) > 1),
+                          "text": text} for number, text in enumerate(texts)]
+    for suffix, errors in passed_over.items():
+        report(f"Passed over {len(errors)} {suffix or 'other'} file(s). The first: {errors[0]}")
+    if not rows:
+        raise FileNotFoundError(f"There is no text in {', '.join(map(_shown, listed)) or 'an empty list'}: name a text "
+                                "file, or a folder with text files.")
+    different = {row["text"]: row for row in reversed(rows)}  # a copy would validate what it trains
+    if len(different) < len(rows):
+        report(f"Passed over {len(rows) - len(different):,} text(s) equal to others.")
+    return Dataset.from_list([{"id": str(number)} | row for number, row in enumerate(reversed(different.values()))])
+
+
+def split_texts(documents: Dataset, seed: int = 42) -> DatasetDict:
+    """Return ``train`` and ``valid``: a tenth of the documents validates; of fewer than ten, the last tenth of each.
+
+    Such a document is cut at a paragraph, or else at the end of a line, at a space, or anywhere.
+    """
+    if len(documents) >= 10:
+        split = documents.train_test_split(test_size=0.1, seed=seed)
+        return DatasetDict({"train": split["train"], "valid": split["test"]})
+    texts, others = documents["text"][:], documents.remove_columns("text")
+    cuts = [_last_tenth(text) for text in texts]
+    halves = {"train": [text[:cut] for text, cut in zip(texts, cuts, strict=True)],
+              "valid": [text[cut:] for text, cut in zip(texts, cuts, strict=True)]}
+    return DatasetDict({name: others.add_column("text", half) for name, half in halves.items()})
 
 
 def load_run(name: str) -> dict[str, Any]:
@@ -175,23 +223,75 @@ def _usable_articles(wikipedia: Checkpoint) -> pd.DataFrame:
     return pd.concat([articles, introductions.loc[longest, COLUMNS]], ignore_index=True)
 
 
-def _text_files(folder: Path) -> list[Path]:
-    """Return the text files below a folder; hidden folders contain copies, such as ``.ipynb_checkpoints``."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in {".txt", ".md"} and file.is_file()
+def _visible_files(folder: Path) -> list[Path]:
+    """Return the files below a folder; hidden folders contain copies, such as ``.ipynb_checkpoints``."""
+    return sorted(file for file in folder.rglob("*") if file.is_file()
                   and not any(part.startswith(".") for part in file.relative_to(folder).parts))
+
+
+def _shown(name: str | Path) -> str:
+    """Return a file name, whose bytes need not be UTF-8, as text that can be stored and printed."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        text, wrong = data.decode("utf-8-sig"), data.find(0)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist (looked in {Path.cwd()}): correct the path.") from error
+        raise FileNotFoundError(f"{_shown(path)} does not exist (looked in {Path.cwd()}): correct the path.") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 (byte {error.start} is {error.object[error.start]:#04x}): "
-                         "save it as UTF-8 text and try again.") from error
+        text, wrong = "", error.start
+    if wrong >= 0:
+        kind, options = _not_utf8(data)
+        remedy = (f"To convert it, run once in Python: from pathlib import Path; p = Path({str(path)!a}); "
+                  f"p.write_text(p.read_text({options}), encoding='utf-8')") if options else "Leave it out."
+        raise ValueError(f"{_shown(path)} is no UTF-8 text but {kind}: byte {wrong} is {data[wrong]:#04x}. {remedy}")
     if not text.strip():
-        raise ValueError(f"{path} is empty: remove it from the list, or put text into it.")
-    return text
+        raise ValueError(f"{_shown(path)} is empty: remove it from the list, or put text into it.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _not_utf8(data: bytes) -> tuple[str, str]:
+    """Return what the bytes are instead of UTF-8, and the arguments of ``read_text`` that read them, if any do."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return encoding.upper(), f"encoding={encoding!r}"
+    if _CONTROLS.search(data):
+        return "binary", ""
+    kept = data.decode("utf-8", "ignore")
+    if not kept.isascii() and len(data) - len(kept.encode()) <= 6:  # a piece of a file may begin and end within one
+        return "a piece with half a character", "encoding='utf-8', errors='ignore'"
+    return "probably Latin-1 (or another old encoding: then name that one)", "encoding='cp1252'"
+
+
+def _table_texts(path: Path, column: str) -> list[str]:
+    content, kind = _read_text(path), path.suffix.lower()
+    try:
+        if kind in {".csv", ".tsv"}:
+            head = content.partition("\n")[0]
+            separator = max(",;\t", key=head.count)  # spreadsheets write semicolons where decimals have commas
+            table = pd.read_csv(io.StringIO(content), sep=separator, dtype=str, keep_default_na=False)
+        else:
+            lines = not content.lstrip().startswith("[")
+            table = pd.read_json(io.StringIO(content), lines=lines, dtype=False)
+    except ValueError as error:
+        raise ValueError(f"{_shown(path)} is no proper {kind[1:]} file ({str(error).strip()}): correct it.") from error
+    if column not in table:
+        trouble = f"has no column {column!r}" if column else "is a table"
+        raise ValueError(f"{_shown(path)} {trouble}: name the column with the texts, by column= in Python or --column "
+                         f"in a terminal, one of {', '.join(map(str, table.columns))}.")
+    texts = [text for text in table[column] if isinstance(text, str) and text.strip()]
+    if not texts:
+        raise ValueError(f"Column {column!r} of {_shown(path)} holds no text: name another one.")
+    return texts
+
+
+def _last_tenth(text: str) -> int:
+    """Return where the last tenth of a text begins."""
+    end = len(text) * 9 // 10
+    places = (text.rfind(mark, end // 2, end) for mark in ("\n\n", "\n", " "))
+    return next((place for place in places if place > 0), end)
 
 
 def _kept_file() -> Path:

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
@@ -237,9 +237,14 @@ def heat_map(
 
 
 def drawable(text: object) -> str:
-    """Return the text with an escape such as ``\\u6f22`` for each character that is invisible or not in the font."""
-    font = get_font(findfont(FONT))
-    return "".join(c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode() for c in visible(text))
+    """Return the text with an escape such as ``\\u6f22`` for each character that is invisible or not in the font.
+
+    Titles of charts are bold, and the bold face lacks some characters of the other.
+    """
+    faces = [get_font(findfont(FontProperties(family=FONT, style="normal", weight=weight)))
+             for weight in ("normal", "bold")]
+    return "".join(c if all(face.get_char_index(ord(c)) for face in faces) else c.encode("unicode_escape").decode()
+                   for c in visible(text))
 
 
 def visible(text: object) -> str:

@@ -153,7 +153,8 @@ def _offline_causal() -> Iterator[Finding]:
 def _room() -> Iterator[Finding]:
     from llm_tutorial.sources import files
 
-    disk = shutil.disk_usage(files.cache_folder()).free
+    cache = files.cache_folder()
+    disk = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
     yield _amount("disk", disk, "set LLM_TUTORIAL_CACHE to a folder on another disk")
     if importlib.util.find_spec("psutil"):
         import psutil

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -69,6 +69,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Execute the notebooks that the arguments name, in their order, and return 1 if a cell of one failed."""
     notebooks = chosen_notebooks(arguments.notebooks)
     output = writable_folder(arguments.output.resolve(), "Choose another --output.")
+    if arguments.stored:
+        _write_pages(output, {path: read_notebook(path) for path in notebooks})
+        return 0
     cells = [cell for path in notebooks for cell in read_notebook(path).cells]
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     for name in ("masked", "causal"):
@@ -80,14 +83,19 @@ def main(arguments: argparse.Namespace) -> int:
             print(resolve_checkpoint(name, source=wanted).path, flush=True)
     runs = [_run_with_progress(path, arguments) for path in notebooks]
     print("", _table(runs), "", sep="\n")
+    _write_pages(output, {run.notebook: run.executed for run in runs})
+    return int(any(run.error for run in runs))
+
+
+def _write_pages(output: Path, shown: Mapping[Path, NotebookNode]) -> None:
+    """Make a site of ``shown`` and of the notebooks beside them, or say how to get the libraries for it."""
     if can_build_pages():
         print("Building the pages, which takes some seconds", flush=True)
         folder = _existing_folder()
-        beside = folder if folder and any(path.is_relative_to(folder) for path in notebooks) else None
-        print(f"Pages: {build_pages(beside, output, {run.notebook: run.executed for run in runs})}")
+        beside = folder if folder and any(path.is_relative_to(folder) for path in shown) else None
+        print(f"Pages: {build_pages(beside, output, shown)}")
     else:
         print("For web pages, install two libraries and run again: python -m pip install myst-nb sphinx-book-theme")
-    return int(any(run.error for run in runs))
 
 
 def notebooks_folder() -> Path:
@@ -194,7 +202,7 @@ def execute_notebook(
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     client = NotebookClient(
         notebook, km=manager, timeout=timeout, startup_timeout=120, iopub_timeout=60, record_timing=False,
-        store_widget_state=False, coalesce_streams=True,
+        store_widget_state=False,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else a line about unencrypted local sockets
     )
 
@@ -202,8 +210,9 @@ def execute_notebook(
         begun.append(cell)
         client.shutdown_kernel = "immediate"
 
-    def end(**_: object) -> None:  # only a kernel at rest can be asked to leave, which lets its clean-up code run
-        client.shutdown_kernel = "graceful"
+    def end(cell: NotebookNode, **_: object) -> None:
+        client.shutdown_kernel = "graceful"  # only a kernel at rest can be asked to leave: its clean-up code runs
+        cell.outputs = _joined(cell.outputs)
 
     client.on_cell_execute, client.on_cell_executed = begin, end
     environment = {**os.environ, **(REFERENCE_ENVIRONMENT if in_place or reference else {})}
@@ -244,6 +253,17 @@ def execute_notebook(
             failed.outputs.append(nbformat.v4.new_output("error", ename="Stopped", evalue=error, traceback=[error]))
         error = f"cell {len(begun)}:\n\n{failed.source}\n\n{ANSI_CODE.sub('', error)}"
     return Run(path, notebook, time.monotonic() - started, peak_bytes, len(begun), error)
+
+
+def _joined(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
+    """Join the parts of stdout, and of stderr, as a terminal shows them; nbclient's way is quadratic in a long line."""
+    streams: dict[str, NotebookNode] = {}
+    kept = [output for output in outputs
+            if output.output_type != "stream" or streams.setdefault(output.name, output) is output]
+    for name, first in streams.items():
+        parts = [output.text for output in outputs if output.output_type == "stream" and output.name == name]
+        first.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in "".join(parts).split("\n"))
+    return sorted(kept, key=lambda output: output.get("name") == "stderr")  # which comes at any time
 
 
 def library_versions() -> dict[str, str]:

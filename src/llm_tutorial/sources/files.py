@@ -29,15 +29,15 @@ def data_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder for files that are too large to bundle; create it if necessary.
+    """Return the folder for files that are too large to bundle, which may be missing, or read-only for this user.
 
     ``LLM_TUTORIAL_CACHE`` names it; otherwise it is the platform's cache folder (``XDG_CACHE_HOME`` on Linux).
     """
     chosen = os.environ.get("LLM_TUTORIAL_CACHE") or platformdirs.user_cache_dir("llm-tutorial", appauthor=False)
-    return writable_folder(Path(chosen).expanduser(), "Set LLM_TUTORIAL_CACHE to a folder of yours.")
+    return Path(chosen).expanduser()
 
 
-def writable_folder(folder: Path, remedy: str) -> Path:
+def writable_folder(folder: Path, remedy: str = "Set LLM_TUTORIAL_CACHE to a folder of yours.") -> Path:
     """Return ``folder`` after creating it if necessary; a PermissionError with ``remedy`` says it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

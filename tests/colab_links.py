@@ -1,4 +1,4 @@
-"""Write what opens the notebooks on Colab, badges and bootstrap cells, from one place in ``pyproject.toml``.
+"""Write what opens the notebooks on Colab and Kaggle, badges and first cells, from one place in ``pyproject.toml``.
 
     python tests/colab_links.py --repository owner/name --ref v1.0      # make colab REPOSITORY=owner/name REF=v1.0
 
@@ -23,7 +23,8 @@ __all__ = ["BADGE", "SECTION", "WHEEL", "Place", "bootstrap", "declared_place", 
 
 ROOT = Path(__file__).resolve().parents[1]
 COLAB = "https://colab.research.google.com"
-BADGE = re.compile(rf"\[!\[[^\]]*\]\({re.escape(COLAB)}/assets/[^)]*\)\]\([^)]*\)")
+KAGGLE = "https://kaggle.com"
+BADGE = re.compile(rf"\[!\[[^\]]*\]\((?:{re.escape(COLAB)}/assets|{re.escape(KAGGLE)}/static)/[^)]*\)\]\([^)]*\)")
 SECTION = re.compile(r"(?<=<!-- written by make colab -->\n).*?(?=<!-- end of what make colab writes -->)", re.S)
 WHEEL = f"llm_tutorial-{__version__}-py3-none-any.whl"
 UPLOAD = """
@@ -50,10 +51,12 @@ class Place:
         if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._/-]*)?", self.ref):
             raise ValueError(f"REF={self.ref!r} is no name of a tag, branch or commit.")
 
-    def badge(self, name: str) -> str:
-        """Return the badge of the learner's notebook with this file name, as Markdown."""
-        address = f"{COLAB}/github/{self.repository}/blob/{self.ref}/notebooks/{name}"
-        return f"[![Open {Path(name).stem} in Colab]({COLAB}/assets/colab-badge.svg)]({address})"
+    def badges(self, name: str) -> str:
+        """Return the badges of the learner's notebook with this file name, as Markdown."""
+        file, stem = f"{self.repository}/blob/{self.ref}/notebooks/{name}", Path(name).stem
+        return (f"[![Open {stem} in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{file}) "
+                f"[![Open {stem} in Kaggle]({KAGGLE}/static/images/open-in-kaggle.svg)]"
+                f"({KAGGLE}/kernels/welcome?src=https://github.com/{file})")
 
 
 def declared_place(root: Path = ROOT) -> Place:
@@ -70,15 +73,19 @@ def notebooks(root: Path = ROOT) -> list[Path]:
 def bootstrap(place: Place) -> str:
     """Return the source of the cell that installs the package on Colab; ``LLM_TUTORIAL_PACKAGE`` names another one.
 
-    An earlier installation is removed first, because pip takes another wheel of the same version for installed.
+    Once there is a repository, it installs from there on Kaggle as well. An earlier installation is removed first,
+    because pip takes another wheel of the same version for installed.
     """
+    where, condition = "Google Colab", '"google.colab" in sys.modules'
+    if place.repository:
+        where, condition = f"{where} and Kaggle", f'{condition} or "KAGGLE_KERNEL_RUN_TYPE" in os.environ'
     published = f"llm-tutorial @ git+https://github.com/{place.repository}@{place.ref}"
     return "\n".join([
-        "# @title Setup for Google Colab (elsewhere this cell does nothing)",
+        f"# @title Setup for {where} (elsewhere this cell does nothing)",
         "import os",
         "import sys",
         "",
-        'if "google.colab" in sys.modules:',
+        f"if {condition}:",
         f'    package = os.environ.get("LLM_TUTORIAL_PACKAGE", "{published if place.repository else f"./{WHEEL}"}")',
         "    %pip uninstall -qq -y llm-tutorial",
         '    %pip install -q "{package}"',
@@ -94,9 +101,9 @@ def write_links(root: Path, place: Place) -> list[Path]:
     head, mark, tail = (root / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.llm-tutorial.colab]\n")
     for key in ("repository", "ref"):
         tail = re.sub(rf'^{key} = ".*"$', f'{key} = "{getattr(place, key)}"', tail, count=1, flags=re.M)
-    badges = "".join(f"{place.badge(path.name)}\n" for path in sorted(root.glob("notebooks/*.ipynb")))
+    badges = "".join(f"{place.badges(path.name)}\n" for path in sorted(root.glob("notebooks/*.ipynb")))
     section = (f"\n{badges}\nThe first cell of each notebook installs the package from `{place.repository}` at "
-               f"`{place.ref}`.\n\n" if place.repository else UPLOAD)
+               f"`{place.ref}`. Kaggle needs *Internet on* in its settings.\n\n" if place.repository else UPLOAD)
     readme, count = SECTION.subn(lambda _: section, (root / "README.md").read_text(encoding="utf-8"))
     if count != 1:
         raise ValueError("README.md lacks the comments around the section on Colab: put them back.")
@@ -107,7 +114,7 @@ def write_links(root: Path, place: Place) -> list[Path]:
         if len(cells) != 1:
             raise ValueError(f"{path} has {len(cells)} cells tagged colab-bootstrap: tag its first code cell.")
         title = BADGE.sub("", "".join(notebook["cells"][0]["source"])).rstrip()
-        title += f"\n\n{place.badge(path.name)}" if place.repository else ""
+        title += f"\n\n{place.badges(path.name)}" if place.repository else ""
         notebook["cells"][0]["source"] = title.splitlines(keepends=True)
         cells[0]["source"] = bootstrap(place).splitlines(keepends=True)
         contents[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

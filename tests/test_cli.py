@@ -90,6 +90,16 @@ def test_models_are_fetched_before_the_first_cell_where_they_are_needed(executed
     assert executed == [("causal", source), ("01_first", None, in_place), ("02_second", None, in_place)]
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_site_of_the_stored_outputs_executes_nothing(executed, monkeypatch, tmp_path):
+    shown = {}
+    monkeypatch.setattr(run, "can_build_pages", lambda: True)
+    monkeypatch.setattr(run, "build_pages", lambda _beside, output, notebooks: shown.update(notebooks) or output)
+    assert cli.main(["run", "--stored", "--output", str(tmp_path / "site")]) == 0
+    assert executed == []
+    assert [path.stem for path in shown] == ["01_first", "02_second"]
+
+
 @pytest.mark.parametrize(("lesson", "models"), [("01", ["masked"]), ("02", ["masked", "causal"]), ("03", [])])
 def test_it_is_known_which_models_a_lesson_needs(lesson, models, executed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # so that the notebooks are those of the checkout

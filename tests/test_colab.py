@@ -14,6 +14,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = colab_links.Place("someone/language-models", "v1.0")
+KAGGLE = re.compile(r"https://kaggle\.com/kernels/welcome\?src=https://github\.com/([^)\s]*)")
 LINK = re.compile(r"https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/(\S+?)/(notebooks/[^)\s]*)")
 
 
@@ -43,7 +44,9 @@ def test_a_repository_is_written_everywhere_and_taken_back(checkout):
         [(repository, ref, notebook)] = LINK.findall(title)
         assert (repository, ref) == (PLACE.repository, PLACE.ref)
         assert (checkout / notebook).is_file()
-        assert [cell for cell in cells if "git+https://github.com/someone/language-models@v1.0" in cell]
+        assert KAGGLE.findall(title) == [f"{PLACE.repository}/blob/{PLACE.ref}/{notebook}"]
+        [first] = [cell for cell in cells if "git+https://github.com/someone/language-models@v1.0" in cell]
+        assert "KAGGLE_KERNEL_RUN_TYPE" in first
     readme = (checkout / "README.md").read_text(encoding="utf-8")
     learners = sorted(path.name for path in checkout.glob("notebooks/*.ipynb"))
     assert [Path(link[2]).name for link in LINK.findall(readme)] == learners

@@ -12,6 +12,7 @@ pytest.importorskip("sphinx_book_theme", reason="the extra site is not installed
 from llm_tutorial.commands.pages import build_pages
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")  # of Sphinx
+COLAB = "https://colab.research.google.com/github/owner/name/blob/v1.0/notebooks"
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "m"}, "text/plain": "IntSlider(value=0)"}
@@ -34,6 +35,12 @@ class Page(HTMLParser):
     def all(self, name):
         return [attributes for tag, attributes in self.tags if tag == name]
 
+    def links(self, text=""):
+        return [link["href"] for link in self.all("a") if text in link.get("href", "")]
+
+    def ids(self):
+        return {attributes["id"] for _, attributes in self.tags if attributes.get("id")}
+
     def pictures(self):
         return [picture["alt"] for picture in self.all("img") if picture["src"].startswith("data:image/png;base64,")]
 
@@ -45,11 +52,12 @@ def output(data, **metadata):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The pages of a folder like ours, in which one notebook has just been executed."""
-    folder, built = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("site")
+    folder, built = tmp_path_factory.mktemp("checkout") / "notebooks", tmp_path_factory.mktemp("site")
+    folder.mkdir()
     (folder / "solutions").mkdir()
     (folder / "TERMS.md").write_text("# Terms\n\nBack to [one](01_a.ipynb).", encoding="utf-8")
     for name in ("01_a.ipynb", "solutions/01_a.ipynb", "02_b.ipynb"):
-        text = f"# Title of {name[:4]}\n\n[terms](TERMS.md), ![badge](https://example.org/badge.svg)"
+        text = f"# Title of {name[:4]}\n\n[terms](TERMS.md), [![badge](https://example.org/badge.svg)]({COLAB}/02_b.ipynb)"
         nbformat.write(new_notebook(cells=[new_markdown_cell(text), new_code_cell("'stored ' + 'source'", outputs=[
             output({"text/plain": "stored output"})])]), folder / name)
     first = ("# First\n\n[next](02_b.ipynb), from $2 to $3, \\$4 for $N$\n\n"
@@ -59,8 +67,10 @@ def site(tmp_path_factory):
         output({"image/png": PIXEL, "text/plain": "Figure"}, **{"image/png": {"alt": 'bars: "a" < b', "width": 70}}),
         output({"image/png": PIXEL, **WIDGET}, **{"image/png": {"alt": "a playground"}}), output(WIDGET),
         new_output("error", ename="E", evalue="e", traceback=["\x1b[31mTraceback: e\x1b[0m"])])]
+    own = new_notebook(cells=[new_markdown_cell("# Elsewhere")])
+    nbformat.write(own, folder.parent / "own.ipynb")
     executed = {folder / "01_a.ipynb": new_notebook(cells=cells, metadata={"widgets": {"state": {}}}),
-                folder.parent / "own.ipynb": new_notebook(cells=[new_markdown_cell("# Elsewhere")])}
+                folder.parent / "own.ipynb": own}
     assert build_pages(folder, built, executed) == built / "index.html"
     return built
 
@@ -98,6 +108,15 @@ def test_the_side_bar_has_sections_and_pages_lead_to_the_next(site):
     assert "badge" in Page(site / "02_b.html").text
 
 
+def test_a_notebook_can_be_downloaded_as_it_is_and_opened_on_colab_where_its_badge_says(site, lessons):
+    page = Page(site / "solutions" / "01_a.html")
+    assert f"{COLAB}/solutions/01_a.ipynb" in page.links()
+    [name] = [name for name in page.links("_sources/") if name.endswith("solutions/01_a.ipynb")]
+    assert [cell.source for cell in nbformat.read(site / "solutions" / name, 4).cells][1:] == ["'stored ' + 'source'"]
+    assert "![badge](https" in (site / "_sources" / "02_b.ipynb").read_text(encoding="utf-8")
+    assert Page(lessons / "01_masked_lm.html").links("colab.research") == [], "not published"
+
+
 @pytest.fixture(scope="module")
 def lessons(tmp_path_factory):
     """The pages of our own lessons, with their stored outputs."""
@@ -107,8 +126,8 @@ def lessons(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["site", "lessons"])
-def test_no_page_asks_another_host_and_all_links_lead_to_a_file(name, request):
-    folder = request.getfixturevalue(name)
+def test_no_page_asks_another_host_and_all_links_lead_to_a_file_and_a_place_in_it(name, request):
+    folder, found = request.getfixturevalue(name), {}
     for path in (*folder.glob("*.html"), *folder.glob("solutions/*.html"), *folder.glob("other/*/*.html")):
         page = Page(path)
         loaded = [attributes.get("src") or attributes.get("href") or "" for tag, attributes in page.tags
@@ -116,10 +135,14 @@ def test_no_page_asks_another_host_and_all_links_lead_to_a_file(name, request):
         for address in map(urlsplit, loaded):
             assert (address.scheme in {"", "data"}, address.netloc) == (True, ""), path
         assert "xref myst" not in [span.get("class") for span in page.all("span")], f"a link to no page in {path}"
-        linked = [attributes.get("href") or "" for attributes in page.all("a")]
-        for address in map(urlsplit, loaded + linked):
-            if not address.scheme and address.path:
-                assert (path.parent / unquote(address.path)).is_file(), f"{address.geturl()} in {path}"
+        for address in map(urlsplit, loaded + page.links()):
+            target = (path.parent / unquote(address.path)) if address.path else path
+            if not address.scheme:
+                assert target.is_file(), f"{address.geturl()} in {path}"
+            if not address.scheme and address.fragment and target.suffix == ".html":
+                ids = found.setdefault(target.resolve(), set()) or Page(target).ids()
+                assert unquote(address.fragment) in ids, f"{address.geturl()} in {path}"
+                found[target.resolve()] = ids
 
 
 def test_all_figures_of_the_lessons_are_on_their_pages(lessons):
@@ -128,3 +151,18 @@ def test_all_figures_of_the_lessons_are_on_their_pages(lessons):
                   for found in cell.get("outputs", []) if "image/png" in found.get("data", {})]
         assert stored
         assert Page(lessons / f"{path.stem}.html").pictures() == stored
+
+
+def test_the_front_page_has_a_picture_and_the_question_of_each_lesson(lessons):
+    page = Page(lessons / "index.html")
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        question = nbformat.read(path, 4).cells[0].source.partition("**Question.** ")[2].splitlines()[0]
+        assert question.replace("*", "") in page.text
+        assert f"_static/{path.stem}.png" in [picture["src"] for picture in page.all("img")]
+        assert f"{path.stem}.html" in page.links()
+
+
+def test_a_bold_term_leads_to_its_row_in_the_glossary(lessons):
+    assert "GLOSSARY.html#term-perplexity" in Page(lessons / "02_causal_lm.html").links()
+    assert "../GLOSSARY.html#term-perplexity" in Page(lessons / "solutions" / "02_causal_lm.html").links()
+    assert "term-perplexity" in Page(lessons / "GLOSSARY.html").ids()

@@ -1,5 +1,5 @@
-"""Helpers behind the tutorial notebooks: loading models, decoding, chunked tokenisation and training."""
+"""Helpers behind the tutorial notebooks: loading models, decoding, chunked tokenization and training."""
 
 __all__ = ["__version__"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -16,7 +16,9 @@ WANTED = {
     "01_masked_lm": {"google-bert/bert-base-uncased"},
     "02_causal_lm": {"google-bert/bert-base-uncased", "openai-community/gpt2"},
     "03_pretraining": {"wikimedia/wikipedia"},
+    "04_inside": {"google-bert/bert-base-uncased", "openai-community/gpt2"},
     "05_training_well": {"wikimedia/wikipedia"},
+    "06_reuse": {"google-bert/bert-base-uncased", "openai-community/gpt2", "wikimedia/wikipedia"},
     "07_tokenizers": {"google-bert/bert-base-uncased", "wikimedia/wikipedia"},
     "08_scaling_up": {"wikimedia/wikipedia"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import html
 import importlib.util
@@ -17,39 +18,29 @@ from nbformat import NotebookNode
 __all__ = ["build_pages", "can_build_pages"]
 
 TITLE = "Language models, taken apart"
+INTRODUCTION = """Hide a word and watch a model fill the hole, let another one write, train one of your own until it
+recites Wikipedia, and open it. The lessons are notebooks that run on two CPU cores; here they are, with outputs."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 REMOTE_PICTURE = re.compile(r"!\[([^]]*)\]\((?:https?:)?//[^)]*\)")
 DOCUMENT_LINK = re.compile(r"\]\((?=[\w-]+\.md\b)")
+PUBLISHED = re.compile(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/(\S+?)/notebooks/")
+COLAB = {"path_to_docs": "notebooks", "launch_buttons": {"colab_url": "https://colab.research.google.com"}}
+TITLE_AND_QUESTION = re.compile(r"# (.+)\s+\*\*Question\.\*\* (.+)")
+NAME_BESIDE_TEXT = re.compile(r'(<summary|search-button-field[^>]*?) aria-label="[^"]*"')
+TERM = re.compile(r"^\| \*\*(.+?)\*\*", re.M)
 SETTINGS = {
-    "project": TITLE,
-    "extensions": ["myst_nb", __name__],
+    "project": TITLE, "extensions": ["myst_nb", __name__, "llm_tutorial.commands.live"],
     "nb_execution_mode": "off",
-    "nb_merge_streams": True,
-    "myst_enable_extensions": ["dollarmath"],
+    "myst_enable_extensions": ["dollarmath"], "myst_update_mathjax": False, "html_math_renderer": "mathml",
     "myst_dmath_allow_space": False, "myst_dmath_allow_digits": False,  # "from $2 to $3" is money
-    "myst_update_mathjax": False,
-    "html_math_renderer": "mathml",
-    "html_theme": "sphinx_book_theme",
-    "html_title": TITLE,
+    "html_theme": "sphinx_book_theme", "html_title": TITLE, "html_static_path": ["_static"], "html_use_index": False,
     "html_theme_options": {
-        "home_page_in_toc": True, "navbar_persistent": [], "show_toc_level": 2,
-        "use_download_button": False, "use_fullscreen_button": False,
+        "home_page_in_toc": True, "navbar_persistent": [], "show_toc_level": 2, "use_fullscreen_button": False,
     },
-    "html_static_path": ["_static"], "html_css_files": ["pages.css"],
-    "html_copy_source": False,
-    "html_use_index": False,
-    "html_show_copyright": False,
+    "html_context": {"default_mode": "auto"},  # light or dark, as the reader's system is
+    "html_css_files": ["pages.css"], "html_sourcelink_suffix": "", "html_show_copyright": False,
     "html_show_search_summary": False,  # a page on a disk may not read another one to quote from it
 }
-
-CSS = """
-math { font-family: "Cambria Math", "STIX Two Math", "Latin Modern Math", "DejaVu Math TeX Gyre", math; }
-div:has(> math[display=block]) { overflow-x: auto; padding: 0.2rem 0 0.8rem; }
-html[data-theme=dark] .cell_output :is(.text_html:has(> img), img) {
-  background: none !important; padding: 0 !important;
-}
-td code { overflow-wrap: anywhere; }
-"""
 
 
 def can_build_pages() -> bool:
@@ -58,7 +49,7 @@ def can_build_pages() -> bool:
 
 
 def setup(app) -> None:
-    """Let Sphinx write formulas as MathML, which browsers show without a library."""
+    """Let Sphinx write formulas as MathML, which browsers show without a library, and link terms to the glossary."""
     from docutils.nodes import SkipNode
     from latex2mathml.converter import convert
 
@@ -66,10 +57,34 @@ def setup(app) -> None:
         block = node.tagname == "math_block"
         latex = node.astext().replace("{aligned}", "{align*}")  # which the converter does not know
         formula = convert(latex, display="block" if block else "inline")
-        translator.body.append(f"<div>{formula}</div>" if block else formula)
+        translator.body.append(f'<div tabindex="0">{formula}</div>' if block else formula)  # wide ones are scrolled
         raise SkipNode
 
     app.add_html_math_renderer("mathml", inline_renderers=(write, None), block_renderers=(write, None))
+    app.connect("doctree-resolved", _link_terms)
+
+
+def _link_terms(app, doctree, page: str) -> None:
+    """Link each bold term to its row in the glossary, and let a search for it lead to the lesson that explains it."""
+    from docutils import nodes
+    from sphinx import addnodes
+
+    if page.startswith("solutions/"):  # a search finds what they share with the lessons there
+        app.env.metadata[page]["nosearch"] = True
+    if "GLOSSARY" not in app.env.found_docs:
+        return
+    glossary = Path(app.srcdir, "GLOSSARY.md").read_text(encoding="utf-8")
+    names = {term.lower(): nodes.make_id(f"term {term}") for term in TERM.findall(glossary)}
+    for strong in list(doctree.findall(nodes.strong)):
+        term = strong.astext().strip(".:,").lower()
+        name = names.get(term) or names.get(term.removesuffix("s"))
+        if name is None or isinstance(strong.parent, nodes.reference) or name in doctree.ids:
+            continue
+        strong["ids"], doctree.ids[name] = [name], strong
+        if page != "GLOSSARY":
+            address = f"{app.builder.get_relative_uri(page, 'GLOSSARY')}#{name}"
+            linked = nodes.reference("", "", strong.deepcopy(), refuri=address, internal=True)
+            strong.replace_self([addnodes.index(entries=[("single", term, name, "main", None)]), linked])
 
 
 def build_pages(folder: Path | None, output: Path, executed: Mapping[Path, NotebookNode]) -> Path:
@@ -92,9 +107,14 @@ def build_pages(folder: Path | None, output: Path, executed: Mapping[Path, Noteb
                     notebook = executed.get(path) or nbformat.read(path, as_version=4)
                     nbformat.write(_prepared(notebook, solutions=name.startswith("solutions/")), source / name)
         (source / "_static").mkdir()
-        (source / "_static" / "pages.css").write_text(CSS, encoding="utf-8")
-        (source / "index.md").write_text(_contents(sections), encoding="utf-8")
-        Sphinx(source, None, built, doctrees, "html", SETTINGS, status=None, warning=None).build()
+        shutil.copyfile(Path(__file__).with_suffix(".css"), source / "_static" / "pages.css")
+        (source / "index.md").write_text(_contents(sections, source / "_static"), encoding="utf-8")
+        Sphinx(source, None, built, doctrees, "html", _settings(sections), status=None, warning=None).build()
+        for name, path in (pair for pages in sections.values() for pair in pages.items()):
+            shutil.copyfile(path, built / "_sources" / name)  # to download, without what was prepared for the page
+        for page in built.rglob("*.html"):  # for screen readers: the text is the name, and an empty cell heads nothing
+            text = page.read_text(encoding="utf-8").replace("<th></th>", "<td></td>")
+            page.write_text(NAME_BESIDE_TEXT.sub(r"\1", text), encoding="utf-8")
         shutil.copytree(built, output, dirs_exist_ok=True)
     return output / "index.html"
 
@@ -113,11 +133,36 @@ def _sections(folder: Path | None, executed: Mapping[Path, NotebookNode]) -> dic
     return {caption: pages for caption, pages in sections.items() if pages}
 
 
-def _contents(sections: Mapping[str, Mapping[str, Path]]) -> str:
-    """Return the first page: the sections with links to their pages, which also make the side bar."""
-    lists = ["\n".join(["```{toctree}", f":caption: {caption}", ":maxdepth: 1", "", *pages, "```"])
+def _settings(sections: Mapping[str, Mapping[str, Path]]) -> dict[str, object]:
+    """Return Sphinx's settings, with a button for Colab if the notebooks have badges that lead to a repository."""
+    texts = (path.read_text(encoding="utf-8") for path in sections.get("Lessons", {}).values())
+    found = next(filter(None, map(PUBLISHED.search, texts)), None)
+    place = {"repository_url": f"https://github.com/{found[1]}", "repository_branch": found[2]} | COLAB if found else {}
+    return SETTINGS | {"html_theme_options": SETTINGS["html_theme_options"] | place}
+
+
+def _contents(sections: Mapping[str, Mapping[str, Path]], static: Path) -> str:
+    """Return the first page: a card for each lesson, with a picture in ``static``, and lists for the side bar."""
+    cards = [card for path in sections.get("Lessons", {}).values() if (card := _card(path, static))]
+    front = [INTRODUCTION, "\n".join(['<ul class="lessons">', *cards, "</ul>"])] if cards else []
+    lists = ["\n".join(["```{toctree}", f":caption: {caption}", ":maxdepth: 1",
+                        *([":hidden:"] if cards and caption == "Lessons" else []), "", *pages, "```"])
              for caption, pages in sections.items()]
-    return "\n\n".join([f"# {TITLE}", *lists]) + "\n"
+    return "\n\n".join([f"# {TITLE}", *front, *lists]) + "\n"
+
+
+def _card(path: Path, static: Path) -> str | None:
+    """Return a lesson's title and question with its first drawing, or with its first figure; None for others."""
+    cells = nbformat.read(path, as_version=4).cells
+    about = TITLE_AND_QUESTION.match(cells[0].source) if cells else None
+    pictures = [("plots.drawing(" not in cell.source, output.data["image/png"])
+                for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    if not (about and pictures):
+        return None
+    (static / f"{path.stem}.png").write_bytes(base64.b64decode(min(pictures, key=lambda pair: pair[0])[1]))
+    title, question = (html.escape(text.replace("*", "")) for text in about.groups())
+    return (f'<li><a href="{path.stem}.html"><img alt="" class="dark-light" src="_static/{path.stem}.png">'
+            f"<b>{title}</b><small>{question}</small></a></li>")
 
 
 def _prepared(notebook: NotebookNode, *, solutions: bool) -> NotebookNode:

@@ -9,6 +9,8 @@ import math
 import os
 import shutil
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -31,6 +33,7 @@ _NAMES = ("articles", "introductions", "stream")
 _HELD_OUT = {"introductions": 500, "stream": 200}  # documents to validate with
 _TOKENIZER_DOCUMENTS = 2000  # of a stream, to train a small vocabulary on
 _MOST_BETWEEN_SAVES = 1000  # steps
+_SECONDS_TO_STOP = 10.0
 
 Splits = Mapping[str, Dataset | IterableDataset]
 
@@ -254,14 +257,36 @@ def _check_room(folder: Path, model: transformers.PreTrainedModel) -> None:
 
 @contextlib.contextmanager
 def _stopping(folder: Path) -> Iterator[list[int]]:
-    """End the block at Ctrl-C or SIGTERM, with a line on how to go on; yield the list of the signals that came."""
-    numbers, came = (signal.SIGINT, signal.SIGTERM), []
+    """End the block at Ctrl-C or SIGTERM, with a line on how to go on; yield the list of the signals that came.
+
+    Python looks at signals between the calls of libraries, and one that waits for another process can take half an
+    hour. If the block has not ended in time, a thread ends the program; what is saved is whole then, too.
+    """
+    numbers, came, ended = (signal.SIGINT, signal.SIGTERM), [], threading.Event()
+    woken, waker = socket.socketpair()
+    waker.setblocking(False)
 
     def stop(number: int, _frame: object) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
+    def tell() -> None:
+        if _is_main_process():
+            checkpoint = training.newest_checkpoint(folder)
+            print("Stopped. The same command " + (f"resumes from {checkpoint}." if checkpoint else "begins again."),
+                  flush=True)
+
+    def watch() -> None:
+        while (number := woken.recv(1)) and number[0] not in numbers:
+            pass
+        if number and not ended.wait(_SECONDS_TO_STOP):
+            tell()
+            os._exit(130)
+
     before = {number: signal.signal(number, stop) for number in numbers}
+    descriptor = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     try:
         yield came
     except BaseException:  # a process that waits for a stopped one gets an error of the connection instead
@@ -269,9 +294,12 @@ def _stopping(folder: Path) -> Iterator[list[int]]:
             raise
         for number in numbers:  # launchers pass on a signal that the terminal has sent already
             signal.signal(number, signal.SIG_IGN)
-        if _is_main_process():
-            checkpoint = training.newest_checkpoint(folder)
-            print("Stopped. The same command " + (f"resumes from {checkpoint}." if checkpoint else "begins again."))
+        tell()
     finally:
+        ended.set()
+        signal.set_wakeup_fd(descriptor)
+        waker.close()
+        watching.join()
+        woken.close()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -26,25 +26,31 @@ c.Exchange.root = "exchange"
 """
 
 
-def generate_assignments(solutions: Path = NOTEBOOKS / "solutions") -> dict[str, nbformat.NotebookNode]:
-    """Return what nbgrader makes of the notebooks in ``solutions``, by file name, without outputs.
+def nbgrader(course: Path, *words: str) -> str:
+    """Run nbgrader in the folder of a course, without what is set for the user, and return what it logged.
 
     Raises:
-        RuntimeError: nbgrader refuses a notebook; the message holds what it printed.
+        RuntimeError: nbgrader fails, for example as it refuses a notebook; the message holds what it logged.
     """
+    with tempfile.TemporaryDirectory() as settings:
+        # nbgrader calls programs of its environment by name.
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+                                    "JUPYTER_CONFIG_DIR": settings, "JUPYTER_DATA_DIR": settings}
+        done = subprocess.run([sys.executable, "-m", "nbgrader", *words],
+                              cwd=course, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"nbgrader failed with exit code {done.returncode}:\n{done.stderr}")
+    return done.stderr
+
+
+def generate_assignments(solutions: Path = NOTEBOOKS / "solutions") -> dict[str, nbformat.NotebookNode]:
+    """Return what nbgrader makes of the notebooks in ``solutions``, by file name, without outputs."""
     with tempfile.TemporaryDirectory() as folder:
         course = Path(folder)
         (course / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
         shutil.copytree(solutions, course / "source/lessons", ignore=lambda _, names: [
             name for name in names if not name.endswith(".ipynb")])
-        # nbgrader calls programs of its environment by name.
-        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-                                    "JUPYTER_CONFIG_DIR": folder, "JUPYTER_DATA_DIR": folder}
-        done = subprocess.run(
-            [sys.executable, "-m", "nbgrader", "generate_assignment", "lessons", "--create", "--force"],
-            cwd=course, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"nbgrader failed with exit code {done.returncode}:\n{done.stderr}")
+        nbgrader(course, "generate_assignment", "lessons", "--create", "--force")
         return {path.name: nbformat.read(path, as_version=4) for path in sorted((course / "release/lessons").iterdir())
                 if path.suffix == ".ipynb"}
 

@@ -17,7 +17,10 @@ from datasets.distributed import split_dataset_by_node
 from tokenizers import decoders
 from torch.nn.functional import cross_entropy
 from transformers import get_linear_schedule_with_warmup
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from llm_tutorial import evaluation
+from llm_tutorial.costs import training_hours
 from llm_tutorial.decoding import filter_logits, greedy_decode
 from llm_tutorial.interpretation import pseudo_perplexity
 from llm_tutorial.optimizers import orthogonalize
@@ -336,6 +339,113 @@ def my_exponent(one, other, log=math.log):
     return log(one[1] / other[1]) / log(other[0] / one[0])
 
 
+def my_causal_mask(scores, ruled_out=-torch.inf, diagonal=1, dim=-1):
+    hidden = torch.ones_like(scores).triu(diagonal).bool()
+    return torch.where(hidden, ruled_out, scores).softmax(dim)
+
+
+def causal_by_loops(scores):
+    rows = []
+    for place, row in enumerate(scores.tolist()):
+        powers = [math.exp(score) for score in row[:place + 1]] + [0.0] * (len(row) - place - 1)
+        rows.append([power / sum(powers) for power in powers])
+    return rows
+
+
+def causal_afterwards(scores):
+    weights = scores.softmax(dim=-1).tril()
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def causal_by_torch(scores):
+    """With the scores as queries, and with keys and values that change nothing."""
+    same = torch.eye(len(scores))
+    return torch.nn.functional.scaled_dot_product_attention(
+        *(part[None] for part in (scores, same, same)), is_causal=True, scale=1.0)[0]
+
+
+def my_scale(queries, keys, factor=lambda n, d: 1 / math.sqrt(d), dim=-1):
+    return my_softmax(queries @ keys.T * factor(*queries.shape), dim)
+
+
+def scale_by_loops(queries, keys):
+    rows = []
+    for query in queries:
+        scores = [math.exp((query * key).sum() / len(query) ** 0.5) for key in keys]
+        rows.append([score / sum(scores) for score in scores])
+    return rows
+
+
+def scale_by_torch(queries, keys):
+    return torch.nn.functional.scaled_dot_product_attention(
+        queries[None], keys[None], torch.eye(len(keys))[None])[0]
+
+
+def rotate_half(vector, sign=1):
+    half = len(vector) // 2
+    return torch.cat([-sign * vector[half:], sign * vector[:half]])
+
+
+def my_rotate(vector, position, theta, sign=1, power=2, start=0, angles=lambda angles: torch.cat([angles, angles])):
+    """As transformers does it for a Llama."""
+    d = len(vector)
+    turned = angles(position / theta ** (power * torch.arange(start, d // 2 + start) / d))
+    return vector * turned.cos() + rotate_half(vector, sign) * turned.sin()
+
+
+def rotate_by_loops(vector, position, theta, pair=lambda i, d: (i, i + d // 2)):
+    d, result = len(vector), vector.tolist()
+    for i in range(d // 2):
+        one, other = pair(i, d)
+        angle = position * theta ** (-2 * i / d)
+        result[one] = (vector[one] * math.cos(angle) - vector[other] * math.sin(angle)).item()
+        result[other] = (vector[other] * math.cos(angle) + vector[one] * math.sin(angle)).item()
+    return result
+
+
+def rotate_complex(vector, position, theta):
+    half = len(vector) // 2
+    turned = torch.complex(vector[:half], vector[half:]) * torch.exp(
+        1j * position * theta ** (-torch.arange(half) / half))
+    return torch.cat([turned.real, turned.imag])
+
+
+def rotate_by_the_library(vector, position, theta):
+    angles = (position / theta ** (2 * torch.arange(len(vector) // 2) / len(vector))).repeat(2)[None]
+    return apply_rotary_pos_emb(*[vector[None, None, None]] * 2, angles.cos()[None], angles.sin()[None])[0][0, 0, 0]
+
+
+def my_count_weights(hidden, heads, kv_heads, intermediate, *, o=1, v=1, gate=1, norm=2):
+    shapes = [(hidden, hidden), (hidden, o * hidden), (hidden, kv_heads * hidden // heads),
+              (hidden, v * kv_heads * hidden // heads), (hidden, intermediate), (gate * hidden, intermediate),
+              (intermediate, hidden), (norm * hidden,)]
+    return sum(map(math.prod, shapes))
+
+
+def copying_scores(attention, back=lambda n: n - 1, reduce=torch.mean):
+    """By loops: a score for each head."""
+    n = attention.shape[-1] // 2
+    return torch.stack([torch.stack([
+        reduce(torch.stack([head[row, row - back(n)] for row in range(n, 2 * n)])) for head in layer])
+        for layer in attention])
+
+
+def my_copying_head(attention, scores=copying_scores, **options):
+    found = scores(attention, **options)
+    return tuple((found == found.max()).nonzero()[0].tolist())
+
+
+def copying_by_diagonal(attention):
+    """As TransformerLens does it, with one more position: the last one of the first half."""
+    scores = attention.diagonal(offset=1 - attention.shape[-1] // 2, dim1=-2, dim2=-1).mean(dim=-1)
+    return torch.unravel_index(scores.argmax(), scores.shape)
+
+
+def copying_from_the_start(attention):
+    n = attention.shape[-1] // 2
+    return sum(attention[:, :, row, max(0, row - n + 1)] for row in range(2 * n))
+
+
 def my_rows(rows, rank, processes, *, last=True, start=0):
     stop = rows if last else rows // processes * processes
     return list(range(rank + start, stop + start, processes))
@@ -362,6 +472,57 @@ def my_devices(parameters, memory, each=16, rounded=math.ceil):
     return rounded(each * parameters / memory)
 
 
+def my_cosine(u, v, divide=lambda u, v: u.norm() * v.norm()):
+    return u @ v / divide(u, v)
+
+
+def cosine_in_loops(u, v):
+    dot = sum(one * other for one, other in zip(u.tolist(), v.tolist(), strict=True))
+    return dot / math.sqrt(sum(one**2 for one in u.tolist())) / math.sqrt(sum(one**2 for one in v.tolist()))
+
+
+def my_mean_pool(hidden, mask):
+    return (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+
+
+def pooled_one_by_one(hidden, mask):
+    return [states[keep.bool()].mean(dim=0) for states, keep in zip(hidden, mask, strict=True)]
+
+
+def my_weights(shapes, r, of=lambda rows, columns, r: rows * r + r * columns):
+    return sum(of(rows, columns, r) for rows, columns in shapes.values())
+
+
+def weights_of_layers(shapes, r):
+    return sum(torch.nn.Linear(*sizes, bias=False).weight.numel()
+               for rows, columns in shapes.values() for sizes in ((columns, r), (r, rows)))
+
+
+def my_merge(W, A, B, alpha, scale=lambda alpha, r: alpha / r):
+    return W + scale(alpha, A.shape[0]) * (B @ A)
+
+
+def both_paths(W, A, B, alpha):
+    """The columns of the matrix are what the layer makes of the columns of an identity matrix."""
+    x = torch.eye(W.shape[1])
+    return W @ x + alpha / A.shape[0] * (B @ (A @ x))
+
+
+def my_question(question, answer, labels=lambda q, a: [-100] * len(q) + a):
+    return question + answer, labels(question, answer)
+
+
+def question_in_tensors(question, answer, integer=torch.int32):
+    ids = torch.tensor(question + answer, dtype=integer)
+    return {"input_ids": ids, "labels": torch.where(torch.arange(len(ids)) < len(question), -100, ids),
+            "attention_mask": torch.ones_like(ids)}
+
+
+def own_pairs(*changed, number=20, reply="Answer {}."):
+    """Pairs of the right form; those that are changed come in front."""
+    return [*changed, *((f"Question {place}?", reply.format(place)) for place in range(number - len(changed)))]
+
+
 def square_forgotten(x, coefficients):
     x = x / x.norm()
     for a, b, c in coefficients:
@@ -378,9 +539,10 @@ RIGHT = {
     "next_label": ["is", " is"],
     "next_id": [lambda logits: logits[0, -1].argmax(), lambda logits: logits[:, -1].topk(1).indices,
                 lambda logits: np.argmax(logits.numpy()[0, -1])],
-    "softmax": [my_softmax, lambda logits: my_softmax(logits).tolist(), lambda logits: my_softmax(logits).numpy(),
+    "softmax": [my_softmax, lambda logits: my_softmax(logits).tolist(),
+                lambda logits: my_softmax(logits).numpy().round(3),
                 lambda logits: 1 / (logits.unsqueeze(-2) - logits.unsqueeze(-1)).exp().sum(-1)],
-    "labels": [my_labels, lambda *given: my_labels(*given).tolist()],
+    "labels": [my_labels, lambda *given: my_labels(*given).tolist(), lambda *given: my_labels(*given).int()],
     "pseudo_perplexity": [my_pseudo_perplexity,
                           lambda *given: 2 ** (hidden_losses(*given) / math.log(2)).mean()],
     "two_masks": [my_two_masks, lambda *given: my_two_masks(*given).item()],
@@ -405,6 +567,56 @@ RIGHT = {
             if len(ids) - offset >= length else []],
     "exponent": [my_exponent, lambda *given: my_exponent(*given, log=np.log10),
                  lambda one, other: -np.polyfit(*np.log([one, other]).T, 1)[0]],
+    "weighted_sum": [lambda weights, values: weights @ values,
+                     lambda weights, values: sum(weight * value for weight, value in zip(weights, values, strict=True)),
+                     lambda weights, values: (weights[:, None] * values).sum(dim=0).tolist(),
+                     lambda weights, values: np.average(values.numpy(), axis=0, weights=weights.numpy()),
+                     lambda weights, values: [sum((weights * column).tolist()) for column in values.T],
+                     lambda weights, values: (weights @ values).round(decimals=3)],
+    "head_width": [lambda hidden, heads: hidden // heads, lambda hidden, heads: hidden / heads,
+                   lambda hidden, heads: torch.tensor([hidden // heads], dtype=torch.int32),
+                   lambda hidden, heads: np.array([hidden // heads])],
+    "causal_mask": [my_causal_mask, causal_by_loops, causal_afterwards, lambda scores: my_causal_mask(scores, -1e9),
+                    lambda scores: my_causal_mask(scores, torch.finfo(torch.float32).min),
+                    lambda scores: (scores + torch.full_like(scores, -1e4).triu(1)).softmax(dim=-1),
+                    lambda scores: scores.exp().tril() / scores.exp().tril().sum(dim=-1, keepdim=True),
+                    lambda scores: my_causal_mask(scores).numpy().round(3)],
+    "scale": [my_scale, scale_by_loops, lambda queries, keys: my_scale(queries, keys).numpy().round(3),
+              lambda queries, keys: (torch.einsum("qd,kd->qk", queries, keys) / keys.shape[-1] ** 0.5).softmax(-1)],
+    "rotate": [my_rotate, rotate_by_loops, rotate_complex, lambda *given: np.round(my_rotate(*given).numpy(), 3)],
+    "count_weights": [my_count_weights, lambda *sizes: float(my_count_weights(*sizes)),
+                      lambda *sizes: torch.tensor([my_count_weights(*sizes)], dtype=torch.int32)],
+    "copying_head": [my_copying_head, copying_by_diagonal, lambda attention: list(my_copying_head(attention)),
+                     lambda attention: torch.tensor(my_copying_head(attention), dtype=torch.int32),
+                     lambda attention: my_copying_head(attention, reduce=torch.sum)],
+    "accuracy": [lambda predictions, labels: (predictions == labels).float().mean(),
+                 lambda predictions, labels: (predictions == labels).sum() / len(labels),
+                 lambda *given: np.mean(given[0].numpy() == given[1].numpy()),
+                 lambda *given: round(sum(map(torch.equal, *given)) / len(given[0]), 3)],
+    "cosine": [my_cosine, cosine_in_loops, lambda u, v: round(my_cosine(u, v).item(), 3),
+               lambda u, v: np.dot(u.numpy(), v.numpy()) / np.linalg.norm(u.numpy()) / np.linalg.norm(v.numpy()),
+               lambda u, v: (u[None] @ v[:, None]) / u.norm() / v.norm(),
+               lambda u, v: torch.nn.functional.normalize(u, dim=0) @ torch.nn.functional.normalize(v, dim=0)],
+    "mean_pool": [my_mean_pool, pooled_one_by_one, lambda *given: my_mean_pool(*given).numpy().round(3),
+                  lambda hidden, mask: hidden.masked_fill(mask[..., None] == 0, torch.nan).nanmean(dim=1),
+                  lambda hidden, mask: torch.einsum("btw,bt->bw", hidden, mask / mask.sum(1, keepdim=True)),
+                  lambda hidden, mask: [np.average(states, axis=0, weights=keep).tolist()
+                                        for states, keep in zip(hidden, mask, strict=True)]],
+    "trainable_weights": [my_weights, weights_of_layers, lambda shapes, r: r * np.sum(list(shapes.values())),
+                          lambda *given: torch.tensor([my_weights(*given)]),
+                          lambda *given: np.int32(my_weights(*given))],
+    "merge_lora": [my_merge, both_paths, lambda W, A, B, alpha: torch.addmm(W, B, A, alpha=alpha / len(A)),
+                   lambda *given: my_merge(*given).double().numpy().round(3), lambda *given: my_merge(*given).tolist(),
+                   lambda W, A, B, alpha: (W.T + alpha / B.shape[-1] * (A.T @ B.T)).T],
+    "mask_question": [my_question, question_in_tensors, lambda *given: np.array(my_question(*given), dtype=np.int32),
+                      lambda *given: torch.tensor(my_question(*given)),
+                      lambda *given: list(map(tuple, my_question(*given))),
+                      lambda *given: [torch.tensor([row]) for row in my_question(*given)],
+                      lambda question, answer: ([*question, *answer], itertools.chain([-100] * len(question), answer))],
+    "own_pairs": [own_pairs(), tuple(map(list, own_pairs(number=25))), dict(own_pairs()), iter(own_pairs()),
+                  [{"prompt": question, "completion": reply} for question, reply in own_pairs()],
+                  own_pairs(("What is Co?", "Cobalt."), ("What is CO?", "Carbon monoxide."), ("C?", "A letter."),
+                            ("C++?", "A language."), ("Is it?", "Yes."), *((f"Is it {n}?", "Yes.") for n in range(9)))],
     "utf8": [lambda character: len(character.encode()), lambda character: len(bytearray(character, "utf-8")),
              lambda character: float(len(character.encode()))],
     "neighbors": [pairwise, lambda word: [word[at:at + 2] for at in range(len(word) - 1)],
@@ -416,9 +628,10 @@ RIGHT = {
     "chunks": [my_chunks, lambda *given: tuple(map(tuple, my_chunks(*given))), lambda *given: iter(my_chunks(*given)),
                lambda ids, length: torch.tensor(ids[:len(ids) // length * length], dtype=torch.long).view(-1, length)],
     "steps": [my_steps, lambda *given: float(my_steps(*given)), lambda *given: torch.tensor(my_steps(*given))],
-    "bits_per_byte": [my_bits_per_byte, lambda *given: torch.tensor(my_bits_per_byte(*given))],
+    "bits_per_byte": [my_bits_per_byte, lambda *given: torch.tensor(my_bits_per_byte(*given)),
+                      lambda loss, tokens, text: 1.44 * loss * tokens / len(text.encode())],
     "parameters": [my_parameters, lambda *sizes: float(my_parameters(*sizes))],
-    "adamw": [my_adamw, adamw_by_torch, lambda *given: list(my_adamw(*given))],
+    "adamw": [my_adamw, lambda *given: list(my_adamw(*given))],
     "fertility": [my_fertility, lambda tokenizer, text: Fraction(
         len(tokenizer(text, add_special_tokens=False).input_ids), len(text.split()))],
     "pair": [my_pair, lambda words: list(my_pair(words)), lambda words: tuple(np.array(my_pair(words))), last_pair],
@@ -430,7 +643,7 @@ RIGHT = {
     "average": [my_average, lambda gradients, tokens: torch.tensor(
         np.average([gradient.numpy() for gradient in gradients], axis=0, weights=tokens))],
     "rounds": [my_rounds, lambda batch, n, fits: np.ceil(batch / n / fits)],
-    "hours": [my_hours, lambda *given: np.float32(my_hours(*given))],
+    "hours": [my_hours, lambda *given: np.float32(my_hours(*given)), lambda *given: round(my_hours(*given), 2)],
     "devices": [my_devices, lambda *given: float(my_devices(*given))],
 }
 
@@ -676,6 +889,262 @@ WRONG = {
         ("rounded", lambda *given: round(my_exponent(*given), 2)),
         ("not the exponent", lambda *given: 7.0),
     ],
+    "weighted_sum": [
+        ("the plain mean", lambda weights, values: values.mean(dim=0)),
+        ("a sum without the weights", lambda weights, values: sum(values)),
+        ("not added up", lambda weights, values: [weight * row for weight, row in zip(weights, values, strict=True)]),
+        ("the largest weight alone", lambda weights, values: values[weights.argmax()]),
+        ("divided once more", lambda weights, values: (weights[:, None] * values).mean(dim=0)),
+        ("which are the rows", lambda weights, values: values @ weights),
+        ("two digits only", lambda weights, values: (weights @ values).round(decimals=2)),
+        ("changes weights", spoiling(lambda weights, values: weights @ values)),
+        ("shape is (), but (2,)", lambda weights, values: (weights @ values).sum()),
+        ("not the weighted sum", lambda weights, values: values[0]),
+    ],
+    "head_width": [
+        ("all heads together", lambda hidden, heads: hidden),
+        ("that is a product", lambda hidden, heads: hidden * heads),
+        ("query matrix, not its width", lambda hidden, heads: hidden * hidden // heads),
+        ("not the width", lambda hidden, heads: heads),
+    ],
+    "causal_mask": [
+        ("no position is hidden", my_softmax),
+        ("comes after the softmax", lambda scores: my_softmax(scores) * torch.ones_like(scores).tril()),
+        ("the left is hidden", lambda scores: my_causal_mask(scores.flip(0, 1)).flip(0, 1)),
+        ("the left and the position itself", lambda scores: torch.where(
+            torch.ones_like(scores).tril() > 0, -torch.inf, scores).softmax(dim=-1)),
+        ("nothing is left for the first", lambda scores: my_causal_mask(scores, diagonal=0)),
+        ("the first one looks everywhere", lambda scores: my_causal_mask(scores, -1e9, diagonal=0)),
+        ("the first one looks everywhere", lambda scores: (
+            scores + torch.full_like(scores, torch.finfo(torch.float32).min).triu()).softmax(dim=-1)),
+        ("the hidden scores are 0", lambda scores: my_softmax(scores.tril())),
+        ("each column adds up to 1", lambda scores: my_causal_mask(scores, dim=0)),
+        ("the softmax is missing", lambda scores: torch.where(torch.ones_like(scores).tril() > 0, scores, -1e9)),
+        ("all weights together", lambda scores: scores.exp().tril() / scores.exp().tril().sum()),
+        ("on the right of a position, the largest", lambda scores: my_causal_mask(scores, -10)),
+        ("on the right of a position, the largest", lambda scores: my_causal_mask(scores, -50)),
+        ("on the right of a position, the largest", lambda scores: (
+            scores - 10 * torch.ones_like(scores).triu(1)).softmax(dim=-1)),
+        ("two digits only", lambda scores: my_causal_mask(scores).round(decimals=2)),
+        ("changes scores", spoiling(my_causal_mask)),
+        ("calls scaled_dot_product_attention of a library", causal_by_torch),
+        ("add up to", lambda scores: scores.exp().tril()),
+        ("not the attention weights", lambda scores: torch.eye(len(scores))),
+        ("not all of these are finite", lambda scores: scores / 0),
+    ],
+    "scale": [
+        ("not scaled", lambda *given: my_scale(*given, factor=lambda n, d: 1)),
+        ("the width itself", lambda *given: my_scale(*given, factor=lambda n, d: 1 / d)),
+        ("the root of the number of positions", lambda *given: my_scale(*given, factor=lambda n, d: n ** -0.5)),
+        ("the number of positions, which", lambda *given: my_scale(*given, factor=lambda n, d: 1 / n)),
+        ("multiplied by the root", lambda *given: my_scale(*given, factor=lambda n, d: d ** 0.5)),
+        ("each column adds up to 1", lambda *given: my_scale(*given, dim=0)),
+        ("the rows belong to the keys", lambda queries, keys: my_scale(keys, queries)),
+        ("the softmax is missing", lambda queries, keys: queries @ keys.T / keys.shape[1] ** 0.5),
+        ("before the softmax", lambda queries, keys: my_softmax(queries @ keys.T) / keys.shape[1] ** 0.5),
+        ("no mask is needed", lambda queries, keys: my_causal_mask(queries @ keys.T / keys.shape[1] ** 0.5)),
+        ("two digits only", lambda *given: my_scale(*given).round(decimals=2)),
+        ("changes queries", spoiling(my_scale)),
+        ("calls scaled_dot_product_attention of a library", scale_by_torch),
+        ("add up to", lambda *given: my_scale(*given) * 2),
+        ("not the attention weights", lambda queries, keys: torch.eye(len(keys))),
+    ],
+    "rotate": [
+        ("neighbors are paired, as some models", lambda *given: rotate_by_loops(
+            *given, pair=lambda i, d: (2 * i, 2 * i + 1))),
+        ("neighbors are paired, but", lambda vector, *rest: my_rotate(torch.cat([vector[0::2], vector[1::2]]), *rest)),
+        ("in the order for neighbors", lambda *given: my_rotate(*given, angles=lambda angles: angles[
+            torch.arange(2 * len(angles)) // 2])),
+        ("do not depend on the position", lambda vector, position, theta: my_rotate(vector, 1, theta)),
+        ("counted from 1, but at position 0", lambda vector, position, theta: my_rotate(vector, position + 1, theta)),
+        ("the other way round", lambda *given: my_rotate(*given, sign=-1)),
+        ("one sign is wrong", lambda *given: torch.cat([
+            my_rotate(*given, sign=-1).chunk(2)[0], my_rotate(*given).chunk(2)[1]])),
+        ("too slowly", lambda *given: my_rotate(*given, power=1)),
+        ("too fast", lambda *given: my_rotate(*given, power=4)),
+        ("grow from pair to pair", lambda *given: my_rotate(*given, power=-2)),
+        ("the pairs are counted from 1", lambda *given: my_rotate(*given, start=1)),
+        ("theta is always 10000", lambda vector, position, theta: my_rotate(vector, position, 10000)),
+        ("by the same angle", lambda *given: my_rotate(*given, power=0)),
+        ("two digits only", lambda *given: my_rotate(*given).round(decimals=2)),
+        ("changes vector", spoiling(my_rotate)),
+        ("calls apply_rotary_pos_emb of a library", rotate_by_the_library),
+        ("keeps the length", lambda *given: 2 * my_rotate(*given)),
+        ("the length is right", lambda *given: -my_rotate(*given)),
+        ("shape is (2,), but (4,)", lambda *given: my_rotate(*given)[::2]),
+    ],
+    "count_weights": [
+        ("keys and values of its own", lambda h, n, kv, i: my_count_weights(h, n, n, i)),
+        ("SwiGLU has one more", lambda *sizes: my_count_weights(*sizes, gate=0)),
+        ("feed-forward part of GPT-2", lambda h, n, kv, i: my_count_weights(h, n, n, i, gate=0)),
+        ("for one head alone", lambda h, n, kv, i: 2 * h * (h // n) * (1 + kv) + 3 * h * i + 2 * h),
+        ("a vector for each", lambda h, n, kv, i: 2 * h * h + 2 * h * kv + 3 * h * i + 2 * h),
+        ("the norms are left out", lambda *sizes: my_count_weights(*sizes, norm=0)),
+        ("one norm is left out", lambda *sizes: my_count_weights(*sizes, norm=1)),
+        ("an RMSNorm has none", lambda *sizes: my_count_weights(*sizes, norm=4)),
+        ("the output matrix of the attention is left out", lambda *sizes: my_count_weights(*sizes, o=0)),
+        ("share one matrix", lambda *sizes: my_count_weights(*sizes, v=0)),
+        ("the biases are counted", lambda h, n, kv, i: (
+            my_count_weights(h, n, kv, i) + h + h // n * kv * 2 + h + i + i + h)),
+        ("the norms and the output matrix", lambda *sizes: my_count_weights(*sizes, norm=0, o=0)),
+        ("is -591", lambda *sizes: 1),
+        ("is +1", lambda *sizes: my_count_weights(*sizes) + 1),
+    ],
+    "copying_head": [
+        ("in the wrong order", lambda attention: my_copying_head(attention)[::-1]),
+        ("counted from 0", lambda attention: [place + 1 for place in my_copying_head(attention)]),
+        ("the earlier occurrence itself", lambda attention: my_copying_head(attention, back=lambda n: n)),
+        ("the token before the earlier", lambda attention: my_copying_head(attention, back=lambda n: n + 1)),
+        ("the token before, whatever", lambda attention: my_copying_head(attention, back=lambda n: 1)),
+        ("just read", lambda attention: my_copying_head(attention, back=lambda n: 0)),
+        ("the first half counts too", lambda attention: my_copying_head(attention, copying_from_the_start)),
+        ("a maximum, not a mean", lambda attention: my_copying_head(attention, reduce=torch.max)),
+        ("rows and columns are swapped", lambda attention: my_copying_head(attention.transpose(2, 3))),
+        ("there is no such head", lambda attention: (9, 0)),
+        ("there is no such head", lambda attention: (-1, 0)),
+        ("but two numbers are needed, layer", lambda attention: copying_scores(attention).argmax()),
+        ("but that of another one is", lambda attention: my_copying_head(-attention)),
+        ("changes attention", spoiling(my_copying_head)),
+    ],
+    "accuracy": [
+        ("number of right predictions", lambda predictions, labels: (predictions == labels).sum()),
+        ("share of wrong", lambda predictions, labels: (predictions != labels).float().mean()),
+        ("in percent", lambda predictions, labels: 100 * (predictions == labels).float().mean()),
+        ("drops the remainder", lambda predictions, labels: (predictions == labels).sum() // len(labels)),
+        ("rounded", lambda predictions, labels: round((predictions == labels).float().mean().item(), 1)),
+        ("but one number is needed", lambda predictions, labels: (predictions == labels).float()),
+        ("but one number is needed", torch.equal),
+        ("not the share", lambda predictions, labels: 0.3),
+    ],
+    "cosine": [
+        ("dot product alone", lambda u, v: u @ v),
+        ("the root is missing", lambda u, v: u @ v / ((u**2).sum() * (v**2).sum())),
+        ("the distance", torch.dist),
+        ("1 minus the cosine", lambda u, v: 1 - my_cosine(u, v)),
+        ("are added", lambda *given: my_cosine(*given, divide=lambda u, v: u.norm() + v.norm())),
+        ("length of the first", lambda *given: my_cosine(*given, divide=lambda u, v: u.norm())),
+        ("length of the second", lambda *given: my_cosine(*given, divide=lambda u, v: v.norm())),
+        ("a mean over the places", lambda u, v: (u * v).mean() / u.norm() / v.norm()),
+        ("the angle", lambda u, v: cosine_in_loops(u, v) and math.acos(round(cosine_in_loops(u, v), 6))),
+        ("rounded", lambda *given: round(cosine_in_loops(*given), 1)),
+        ("but one number is needed", lambda u, v: u * v / (u.norm() * v.norm())),
+        ("not the cosine", lambda *given: abs(my_cosine(*given))),
+        ("calls cosine_similarity of a library", lambda u, v: torch.cosine_similarity(u, v, dim=0)),
+        ("calls cosine_similarity of a library", torch.nn.CosineSimilarity(dim=0)),
+        ("calls cosine_embedding_loss of a library", lambda u, v: 1 - torch.nn.functional.cosine_embedding_loss(
+            u[None], v[None], torch.ones(1))),
+    ],
+    "mean_pool": [
+        ("in the sum and in the number", lambda hidden, mask: hidden.mean(dim=1)),
+        ("the padding is in the sum", lambda hidden, mask: hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)),
+        ("the sum is right", lambda hidden, mask: (hidden * mask[..., None]).mean(dim=1)),
+        ("not divided", lambda hidden, mask: (hidden * mask[..., None]).sum(dim=1)),
+        ("real tokens in all texts", lambda hidden, mask: (hidden * mask[..., None]).sum(dim=1) / mask.sum()),
+        ("they divide the columns", lambda hidden, mask: (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1)),
+        ("into one vector, but", lambda hidden, mask: hidden[mask == 1].mean(dim=0)),
+        ("and the padding too", lambda hidden, mask: hidden.mean(dim=(0, 1))),
+        ("over the texts, not over the tokens.", lambda hidden, mask: (
+            (hidden * mask[..., None]).sum(dim=0) / mask[..., None].sum(dim=0))),
+        ("and the padding is counted", lambda hidden, mask: hidden.mean(dim=0)),
+        ("over the width", lambda hidden, mask: hidden.mean(dim=-1)),
+        ("the first token", lambda hidden, mask: hidden[:, 0]),
+        ("the last place", lambda hidden, mask: hidden[:, -1]),
+        ("mean over the padding", lambda hidden, mask: my_mean_pool(hidden, 1 - mask)),
+        ("shape is (1, 1, 2), but (1, 2)", lambda *given: my_mean_pool(*given)[:, None]),
+        ("not the means", lambda hidden, mask: torch.stack(
+            [states[:int(keep.sum())].mean(dim=0) for states, keep in zip(hidden, mask, strict=True)])),
+        ("not the means", lambda *given: my_mean_pool(*given) + 1),
+        ("changes hidden", spoiling(my_mean_pool)),
+    ],
+    "trainable_weights": [
+        ("of the matrices themselves, which", lambda shapes, r: sum(map(math.prod, shapes.values()))),
+        ("themselves are counted too", lambda *given: my_weights(*given) + sum(map(math.prod, given[0].values()))),
+        ("only A", lambda *given: my_weights(*given, of=lambda rows, columns, r: r * columns)),
+        ("only B", lambda *given: my_weights(*given, of=lambda rows, columns, r: r * rows)),
+        ("the rank is missing", lambda *given: my_weights(*given, of=lambda rows, columns, r: rows + columns)),
+        ("squared", lambda *given: my_weights(*given, of=lambda rows, columns, r: r**2 * (rows + columns))),
+        ("as one of their sides", lambda *given: my_weights(*given, of=lambda rows, columns, r: r * rows + columns)),
+        ("have it as a side", lambda *given: my_weights(*given, of=lambda rows, columns, r: rows + r * columns)),
+        ("only one of them", lambda *given: my_weights(*given, of=lambda rows, columns, r: r * rows * columns)),
+        ("only the first matrix", lambda shapes, r: r * sum(shapes[min(shapes, key=list(shapes).index)])),
+        ("only the last matrix", lambda shapes, r: r * sum(list(shapes.values())[-1])),
+        ("not the number of weights", lambda *given: 20),
+    ],
+    "merge_lora": [
+        ("not divided by r", lambda *given: my_merge(*given, scale=lambda alpha, r: alpha)),
+        ("alpha / r is missing", lambda W, A, B, alpha: W + B @ A),
+        ("upside down", lambda *given: my_merge(*given, scale=lambda alpha, r: r / alpha)),
+        ("multiplied by r", lambda *given: my_merge(*given, scale=lambda alpha, r: r * alpha)),
+        ("the root of r", lambda *given: my_merge(*given, scale=lambda alpha, r: alpha / math.sqrt(r))),
+        ("columns of A", lambda W, A, B, alpha: W + alpha / A.shape[1] * B @ A),
+        ("rows of B", lambda W, A, B, alpha: W + alpha / len(B) * B @ A),
+        ("drops the remainder", lambda *given: my_merge(*given, scale=lambda alpha, r: alpha // r)),
+        ("but alpha is missing", lambda *given: my_merge(*given, scale=lambda alpha, r: 1 / r)),
+        ("subtracted", lambda *given: my_merge(*given, scale=lambda alpha, r: -alpha / r)),
+        ("number by number", lambda W, A, B, alpha: W + alpha / len(A) * (A * B)),
+        ("A is transposed", lambda W, A, B, alpha: W + alpha / len(A) * (B @ A.T)),
+        ("B is transposed", lambda W, A, B, alpha: W + alpha / len(A) * (B.T @ A)),
+        ("through A first", lambda W, A, B, alpha: W + alpha / len(A) * A @ B),
+        ("transposed", lambda W, A, B, alpha: W + alpha / len(A) * (B @ A).T),
+        ("second path alone", lambda W, A, B, alpha: alpha / len(A) * B @ A),
+        ("W is scaled too", lambda W, A, B, alpha: alpha / len(A) * (W + B @ A)),
+        ("W is multiplied", lambda W, A, B, alpha: W * (alpha / len(A) * B @ A)),
+        ("the same as both paths", lambda W, A, B, alpha: W),
+        ("shape is (), but (2, 2)", lambda *given: my_merge(*given).sum()),
+        ("changes W itself", lambda W, A, B, alpha: W.add_(alpha / len(A) * B @ A)),
+    ],
+    "mask_question": [
+        ("learns to ask", lambda *given: my_question(*given, labels=lambda q, a: q + a)),
+        ("the answer has none", lambda *given: my_question(*given, labels=lambda q, a: q + [-100] * len(a))),
+        ("0 is an id too", lambda *given: my_question(*given, labels=lambda q, a: [0] * len(q) + a)),
+        ("the label 50256", lambda *given: my_question(*given, labels=lambda q, a: [50256] * len(q) + a)),
+        ("different lengths", lambda *given: my_question(*given, labels=lambda q, a: a)),
+        ("shifts them by itself.", lambda *given: my_question(
+            *given, labels=lambda q, a: [*([-100] * len(q) + a)[1:], -100])),
+        ("one too few", lambda *given: my_question(*given, labels=lambda q, a: ([-100] * len(q) + a)[1:])),
+        ("shifted to the right", lambda *given: my_question(
+            *given, labels=lambda q, a: [-100] * len(q) + [-100] + a[:-1])),
+        ("only the last token", lambda *given: my_question(
+            *given, labels=lambda q, a: [-100] * (len(q + a) - 1) + a[-1:])),
+        ("the first token of the answer", lambda *given: my_question(
+            *given, labels=lambda q, a: [-100] * len(q) + [-100] + a[1:])),
+        ("the last token of the answer", lambda *given: my_question(
+            *given, labels=lambda q, a: [-100] * len(q) + a[:-1] + [-100])),
+        ("no token has a label", lambda *given: my_question(*given, labels=lambda q, a: [-100 for _ in q + a])),
+        ("occurs in the question too", lambda *given: my_question(
+            *given, labels=lambda q, a: [-100 if token in q else token for token in q + a])),
+        ("the question alone", lambda question, answer: (question, answer)),
+        ("input_ids come first", lambda *given: my_question(*given)[::-1]),
+        ("-100 is no id", lambda *given: my_question(*given)[1:] * 2),
+        ("not question and answer", lambda question, answer: (answer + question, my_question(question, answer)[1])),
+        ("5 ids but 7 labels", lambda *given: my_question(*given, labels=lambda q, a: [-100] * 5 + a)),
+        ("not the labels", lambda *given: my_question(*given, labels=lambda q, a: [-100] * len(q) + a[::-1])),
+        ("two lists are needed", lambda *given: (*my_question(*given), [1])),
+        ("a list of token ids is needed", lambda *given: (my_question(*given)[0], -100)),
+        ("changes question_ids", spoiling(my_question)),
+    ],
+    "own_pairs": [
+        ("has 0 pairs, but at least 20", []),
+        ("has 1 pair, but", own_pairs(number=1)),
+        ("has 19 pairs", own_pairs(number=19)),
+        ("a comma between them", own_pairs("Question?Answer.")),
+        ("At place 0 (counted from 0), your list has ('Question?'), but", own_pairs(("Question?",))),
+        ("('a', 'b', 'c'), but a pair", own_pairs(("a", "b", "c"))),
+        ("an answer of type int", own_pairs(("How many?", 4))),
+        ("a question of type NoneType", own_pairs((None, "Yes."))),
+        ("an empty answer", own_pairs(("Which one?", " "))),
+        ("an empty question", own_pairs(("", "Yes."))),
+        ("At place 1, 'Chess?' is its own answer", own_pairs(("Who?", "I."), ("Chess?", "chess."))),
+        ("there twice, at the places 0 and 2", own_pairs(("Who is it?", "I."), ("Why?", "So."), ("who  is it", "He."))),
+        ("20 of your 20 answers are 'Yes.'", own_pairs(reply="Yes.")),
+        ("11 of your 20 answers are 'no'", own_pairs(*((f"Is it {n}?", "No." if n else "no") for n in range(11)))),
+        ("The answer at place 0 has 31 words", own_pairs(("Why?", "so " * 31))),
+        ("The question at place 1 has 1 word and 201 characters", own_pairs(("Why?", "So."), ("w" * 201, "So?"))),
+        ("Your answer is 'Why? So.', but a list of pairs", "Why? So."),
+        ("Your answer is {'So.'}, but a list", {"So."}),
+        ("of type function, but a list of pairs", own_pairs),
+        ("your list has 3, but a pair", [3, 4]),
+    ],
     "chunks": [
         ("the short rest", lambda ids, length: [ids[at:at + length] for at in range(0, len(ids), length)]),
         ("overlap", lambda ids, length: [ids[at:at + length] for at in range(len(ids) - length + 1)]),
@@ -697,12 +1166,12 @@ WRONG = {
         ("not the number of steps", lambda *given: 1),
     ],
     "bits_per_byte": [
+        ("calls bits_per_byte of a library", lambda *given: evaluation.bits_per_byte(*given)),
         ("characters", lambda *given: my_bits_per_byte(*given, size=len)),
         ("nats", lambda *given: my_bits_per_byte(*given, base=math.e)),
         ("bits per token", lambda loss, tokens, text: math.log2(math.exp(loss))),
         ("decimal", lambda *given: my_bits_per_byte(*given) * math.log(10)),
         ("whole text", lambda *given: my_bits_per_byte(*given, size=lambda text: 1)),
-        ("rounded", lambda loss, tokens, text: 1.44 * loss * tokens / len(text.encode())),
         ("rounded", lambda *given: round(my_bits_per_byte(*given), 1)),
         ("not the number of bits per byte", lambda *given: 0.1),
     ],
@@ -719,6 +1188,7 @@ WRONG = {
         ("is -72,212", lambda *sizes: 12),
     ],
     "adamw": [
+        ("calls adam", adamw_by_torch),
         ("inside the root", lambda *given: my_adamw(*given, inside=True)),
         ("no correction", lambda *given: my_adamw(*given, corrected=False)),
         ("passes through the averages", lambda *given: my_adamw(*given, decoupled=False)),
@@ -839,13 +1309,15 @@ WRONG = {
         ("not the number of rounds", lambda *given: -1),
     ],
     "hours": [
+        ("calls training_hours of a library", lambda n, d, peak, mfu, count: training_hours(
+            6 * n * d, peak, mfu=mfu, devices=count)),
         ("forward pass only", lambda *given: my_hours(*given, operations=2)),
         ("one operation", lambda *given: my_hours(*given, operations=1)),
         ("in seconds", lambda *given: my_hours(*given, unit=1)),
         ("60 times the right number", lambda *given: my_hours(*given, unit=60)),
         ("utilization is missing", lambda n, d, peak, mfu, count: my_hours(n, d, peak, 1, count)),
         ("one device alone", lambda n, d, peak, mfu, count: my_hours(n, d, peak, mfu, 1)),
-        ("rounded", lambda *given: round(my_hours(*given), 2)),
+        ("rounded", lambda *given: round(my_hours(*given), 1)),
     ],
     "devices": [
         ("no fraction of a device", lambda *given: my_devices(*given, rounded=float)),

@@ -5,10 +5,11 @@ from collections import Counter
 import exercise_answers
 import torch
 from exercise_answers import RIGHT
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
-from llm_tutorial.exercises import Exercises, pretraining, scaling, tokenization, training_well
+from llm_tutorial.exercises import Exercises, inside, pretraining, reuse, scaling, tokenization, training_well
 from llm_tutorial.optimizers import muon_parameter_groups
 
 SIZES = ((11, 7, 6, 2), (5, 4, 8, 3))
@@ -28,11 +29,44 @@ def test_the_numbers_of_parameters_are_those_of_the_library():
         assert training_well._muon_weights(shapes) == sum(weight.numel() for weight in muon["params"])
 
 
+def test_the_numbers_of_weights_of_a_block_are_those_of_the_library():
+    for sizes in ((8, 4, 2, 16), (576, 9, 3, 1536), (4096, 32, 8, 14336)):
+        config = LlamaConfig(**dict(zip(("hidden_size", "num_attention_heads", "num_key_value_heads",
+                                         "intermediate_size"), sizes, strict=True)))
+        with torch.device("meta"):
+            block = LlamaDecoderLayer(config, layer_idx=0)
+        assert sum(weight.numel() for weight in block.parameters()) == inside._block_weights(*sizes)
+
+
+def test_a_vector_is_rotated_as_in_a_llama():
+    assert torch.allclose(exercise_answers.rotate_by_the_library(torch.arange(6.0), 5, 100.0),
+                          inside._rotate(torch.arange(6.0), 5, 100.0).float())
+
+
+def test_the_heads_to_choose_from_are_causal_and_no_two_of_them_are_near_each_other():
+    for [attention] in inside._HEADS:
+        assert torch.allclose(attention.sum(dim=-1), torch.ones(attention.shape[:-1]))
+        assert not attention.triu(1).any()
+        first, second = inside._looks(attention, lambda n: n - 1).mean(dim=-1).flatten().topk(2).values
+        assert 0.05 < first - second < 0.25
+
+
 def test_the_gradient_of_the_whole_batch_is_the_weighted_mean():
     weight, inputs = torch.ones(3, requires_grad=True), torch.arange(12.0).reshape(4, 3).sin()
     gradients = [torch.autograd.grad((part @ weight).square().mean(), weight)[0] for part in (inputs[:3], inputs[3:])]
     whole = torch.autograd.grad((inputs @ weight).square().mean(), weight)[0]
     assert torch.allclose(scaling._weighted_sum(gradients, [3, 1]) / 4, whole)
+
+
+def test_the_merged_matrix_gives_the_same_as_both_paths_of_a_layer():
+    for W, A, B, alpha in reuse._MERGED:
+        x = torch.randn(W.shape[1], generator=torch.Generator().manual_seed(0))
+        assert torch.allclose(reuse._merged(W, A, B, alpha) @ x, W @ x + alpha / len(A) * (B @ (A @ x)), atol=1e-4)
+
+
+def test_numbers_that_a_learner_may_round_have_three_digits():
+    numbers = [reuse._merged(*case) for case in reuse._MERGED] + [reuse._pooled(*case) for case in reuse._POOLED]
+    assert all(torch.equal(tensor, tensor.round(decimals=3)) for tensor in numbers)
 
 
 def test_the_most_frequent_pairs_have_no_ties():
@@ -70,7 +104,7 @@ def test_no_tokenizer_gives_the_bytes_back():
 
 
 def test_exercises_need_nothing_but_the_tokenizer_of_two_of_them():
-    for module in (pretraining, training_well, scaling, tokenization):
+    for module in (pretraining, inside, training_well, reuse, scaling, tokenization):
         exercises = Exercises(module.EXERCISES)
         assert len(module.EXERCISES) == 7
         assert [exercise.difficulty for exercise in module.EXERCISES.values()][:2] == [1, 1]

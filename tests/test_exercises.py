@@ -19,11 +19,21 @@ from exercise_answers import RIGHT, WRONG
 
 from llm_tutorial.checkpoints import load_gpt2_tokenizer
 from llm_tutorial.decoding import Prediction
-from llm_tutorial.exercises import causal, checking, masked, pretraining, scaling, tokenization, training_well
+from llm_tutorial.exercises import (
+    causal,
+    checking,
+    inside,
+    masked,
+    pretraining,
+    reuse,
+    scaling,
+    tokenization,
+    training_well,
+)
 from llm_tutorial.exercises.answers import call
 from llm_tutorial.exercises.checking import Exercise, Exercises, Fault, Feedback
 
-LESSONS = [masked, causal, pretraining, training_well, tokenization, scaling]
+LESSONS = [masked, causal, pretraining, inside, training_well, reuse, tokenization, scaling]
 MODULES = {name: module for module in LESSONS for name in module.EXERCISES}
 FUNCTIONS = [name for name in MODULES if callable(WRONG[name][-1][1])]
 HINTS = ("Divide by two.", "What is left?", "Nothing is left of an even number.")
@@ -39,7 +49,8 @@ def gpt2():
 def given(masked_lm, masked_tokenizer, causal_lm, causal_tokenizer, gpt2):
     return {masked: {"model": masked_lm, "tokenizer": masked_tokenizer},
             causal: {"model": causal_lm, "tokenizer": causal_tokenizer},
-            pretraining: {}, training_well: {}, tokenization: {"tokenizer": gpt2}, scaling: {}}
+            pretraining: {}, inside: {}, training_well: {}, reuse: {}, tokenization: {"tokenizer": gpt2},
+            scaling: {}}
 
 
 @pytest.fixture
@@ -106,7 +117,7 @@ def test_hints_come_one_by_one_and_begin_again(exercises):
     for _ in range(2):
         for number, hint in enumerate(HINTS, start=1):
             assert exercises.hint("even") == Feedback(None, f"Hint {number} of 3: {hint}")
-    assert exercises.hint("even")._repr_mimebundle_()["text/plain"] == "→ Hint 1 of 3: Divide by two."
+    assert exercises.hint("even")._repr_mimebundle_()[0]["text/plain"] == "→ Hint 1 of 3: Divide by two."
 
 
 def test_progress_tells_what_was_tried_and_what_is_solved(exercises):
@@ -176,6 +187,14 @@ def test_a_function_of_ones_own_may_have_the_name_of_one_of_a_library():
         call(torch.nn.functional.softmax, torch.zeros(1), without=("softmax",))
 
 
+@pytest.mark.parametrize("library", ["sklearn.metrics", "sentence_transformers.util", "scipy.spatial"])
+def test_a_library_that_is_not_installed_here_is_recognized_too(library):
+    names = {"__name__": library}
+    exec("def cosine(u, v): return 1.0", names)
+    with pytest.raises(Fault, match="calls cosine of a library"):
+        call(names["cosine"], 1, 2, without=("cosine",))
+
+
 @torch.no_grad()
 def dividing(number):
     half = number / 2
@@ -216,9 +235,28 @@ def test_arguments_are_copies_that_an_answer_must_not_change():
 
 def test_the_message_is_shown_as_it_is():
     shown = Feedback(False, "Your function raises NameError: __init__ of <class 'x'> is 2 * 3 * 4 $ or $.")
-    bundle = shown._repr_mimebundle_()
+    bundle, _ = shown._repr_mimebundle_()
     assert bundle["text/plain"].startswith("✘ Your function raises NameError: __init__ of <class 'x'>")
     assert r"\_\_init\_\_ of &lt;class 'x'> is 2 \* 3 \* 4 \$ or \$." in bundle["text/markdown"]
+
+
+@pytest.mark.parametrize(("name", "answer", "mistake"), [
+    ("utf8", lambda character: 1, "characters are counted, not bytes"),
+    ("utf8", lambda character: 8, "that is not the number of bytes"),
+    ("utf8", lambda character: [][1], "raises IndexError"),
+    ("utf8", lambda character: "two", "is or returns something of another kind"),
+    ("utf8", lambda character: [].append(1), "returns None"),
+    ("utf8", 3, "is no function"),
+    ("utf8", ..., "no answer yet"),
+    ("utf8", RIGHT["utf8"][0], ""),
+    ("parameters", lambda *sizes: 5, "another mistake"),  # which of these messages tells a number
+    ("mask_place", 5, "the special token in front of the text has a place too"),
+    ("softmax", lambda logits: logits.softmax(-1), "calls softmax of a library, but here it is to be written by hand."),
+    ("cached_greedy", exercise_answers.WRONG["cached_greedy"][0][1], "the model reads some tokens again"),
+])
+def test_the_output_holds_the_mistake_without_the_values_of_an_answer(check, name, answer, mistake):
+    _, metadata = check(name, answer)._repr_mimebundle_()
+    assert metadata == {"text/plain": {"exercise": name, "mistake": mistake}}
 
 
 def body_of_dots(*_):

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert import get_exporter
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted([*FOLDER.glob("*.ipynb"), *FOLDER.glob("solutions/*.ipynb")])
 CORE = ("01_masked_lm", "02_causal_lm", "03_pretraining")
 TAGS = {"nbval-ignore-output", "nbval-check-output", "raises-exception", "nbval-raises-exception", "colab-bootstrap",
-        "setup", "exercise", "check", "hide-input", "scroll-output"}  # fmt: skip
+        "setup", "exercise", "check", "slide", "hide-input", "scroll-output"}  # fmt: skip
 TERMS = set(re.findall(r"^\| \*\*(.+?)\*\*", (FOLDER / "GLOSSARY.md").read_text(encoding="utf-8").lower(), re.M))
 BOLD = re.compile(r"(?<![*\w])\*\*([^*\n]+?)\*\*(?![*\w])")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
@@ -228,6 +229,17 @@ def test_form(path, check):
     notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=nbformat.NO_CONVERT)
     found = check(notebook, path.stem if path.parent == FOLDER else "")
     assert not found, "\n".join([f"{path.name}:", *found])
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_lesson_can_be_exported_as_program_text_slides_and_page(path):
+    """As Jupyter's "Save and Export Notebook As" does; without ``language_info`` a program would end in .txt."""
+    exports = {kind: get_exporter(kind)().from_filename(str(path)) for kind in ("script", "markdown", "slides", "html")}
+    assert [resources["output_extension"] for _, resources in exports.values()] == [
+        ".py", ".md", ".slides.html", ".html"]
+    ast.parse(exports["script"][0])
+    title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
+    assert [kind for kind, (body, _) in exports.items() if title not in body] == []
 
 
 def sound() -> dict:

@@ -11,11 +11,21 @@ from assignments import NOTEBOOKS
 from IPython.core.inputtransformer2 import TransformerManager
 
 from llm_tutorial.checkpoints import load_causal_lm, load_gpt2_tokenizer, load_masked_lm
-from llm_tutorial.exercises import Feedback, causal, masked, pretraining, scaling, tokenization, training_well
+from llm_tutorial.exercises import (
+    Feedback,
+    causal,
+    inside,
+    masked,
+    pretraining,
+    reuse,
+    scaling,
+    tokenization,
+    training_well,
+)
 
 NAMES = sorted(path.name for path in (NOTEBOOKS / "solutions").glob("*.ipynb"))
-MODULES = {"masked": masked, "causal": causal, "pretraining": pretraining, "training_well": training_well,
-           "tokenization": tokenization, "scaling": scaling}
+MODULES = {"masked": masked, "causal": causal, "pretraining": pretraining, "inside": inside,
+           "training_well": training_well, "reuse": reuse, "tokenization": tokenization, "scaling": scaling}
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def _next_token_losses(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return cross_entropy(logits[0, :-1], ids[0, 1:], reduction="none")
 
 
-def _sample(answer, **_) -> str | None:
+def _sample(answer, **_) -> Fault | str | None:
     require_function(answer)
     logits, temperatures = torch.tensor([1.0, 0.0, -torch.inf, 1.5, 0.5, 0.8]), (0.5, 2.0)
     with torch.random.fork_rng(devices=[]):  # an answer may draw from the global generator
@@ -92,7 +92,8 @@ def _sample(answer, **_) -> str | None:
                   "these are not the softmax of logits / temperature")
     drawn = [f"{show(share)} at temperature {temperature}"
              for share, temperature in zip(shares, temperatures, strict=True)]
-    return f"For logits = {show(logits)}, your function draws the shares {' and '.join(drawn)}: {clause}."
+    return Fault(f"For logits = {show(logits)}, your function draws the shares {' and '.join(drawn)}: {clause}.",
+                 clause)
 
 
 _SAMPLE_MISTAKES = {
@@ -117,7 +118,7 @@ def _token(value, vocabulary: int) -> int:
     return token
 
 
-def _cached_greedy(answer, *, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
+def _cached_greedy(answer, *, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **_) -> Fault | None:
     require_function(answer)
     ids = tokenizer("Swimming at the beach is", return_tensors="pt")["input_ids"].to(model.device)
     cases = [(model, ids[:, :5], 3), (model, ids[:, -1:], 2)]
@@ -142,9 +143,9 @@ def _cached_greedy(answer, *, model: PreTrainedModel, tokenizer: PreTrainedToken
     for shapes, (_, ids, new_tokens) in zip(calls, cases, strict=False):
         read = sum(shape.numel() for shape in shapes)
         if read > ids.shape[1] + new_tokens:
-            right = "Your function writes the right tokens, but" if fault is None else fault.rstrip(".") + "; and"
-            return (f"{right} for {new_tokens} new tokens after {ids.shape[1]} the model is fed {read} tokens in "
-                    f"{len(shapes)} calls: it reads some of them again.")
+            right = "Your function writes the right tokens, but" if fault is None else f"{str(fault).rstrip('.')}; and"
+            return Fault(f"{right} for {new_tokens} new tokens after {ids.shape[1]} the model is fed {read} tokens in "
+                         f"{len(shapes)} calls: it reads some of them again.", "the model reads some tokens again")
     return fault
 
 

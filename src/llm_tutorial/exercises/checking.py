@@ -15,7 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -28,7 +28,11 @@ PRINTED_LINES = 20  # of all that an answer prints during one check
 
 
 class Fault(Exception):
-    """What is wrong with an answer, in one sentence for the learner."""
+    """What is wrong with an answer, in one sentence; ``mistake`` says it without the values of one answer."""
+
+    def __init__(self, sentence: str, mistake: str = "") -> None:
+        super().__init__(sentence)
+        self.mistake = mistake
 
 
 class Unsolved(Exception):
@@ -44,11 +48,11 @@ class Exercise:
     """One exercise: a function that finds the fault of an answer, three hints, and what it asks of a learner.
 
     ``find_fault`` takes the answer, and what the notebook gives as keywords. It returns None for a right answer, else
-    one sentence that says what is wrong and not how to correct it, or raises it as a ``Fault``.  The third hint leads
-    nearly to the answer, but is not its code.  ``difficulty`` is 1, 2 or 3.
+    one sentence that says what is wrong and not how to correct it, or returns or raises it as a ``Fault``.  The third
+    hint leads nearly to the answer, but is not its code.  ``difficulty`` is 1, 2 or 3.
     """
 
-    find_fault: Callable[..., str | None]
+    find_fault: Callable[..., Fault | str | None]
     hints: tuple[str, str, str]
     minutes: int
     difficulty: int
@@ -56,16 +60,22 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a check found: whether the answer is right (None for a hint), and a sentence or two for the learner."""
+    """What a check found: whether the answer is right (None for a hint), and a sentence or two for the learner.
+
+    The name of the exercise and the mistake, without the answer's values, are stored in the metadata of the output.
+    """
 
     correct: bool | None
     message: str
+    exercise: str = field(default="", compare=False)
+    mistake: str = field(default="", compare=False)
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         text = f"{({True: '✔', False: '✘'}).get(self.correct, '→')} {self.message}"
         # In Markdown, names such as __init__ would turn bold and <class 'x'> would vanish.
         markdown = re.sub(r"[*_`$]", r"\\\g<0>", text).replace("<", "&lt;")
-        return {"text/plain": text, "text/markdown": markdown}
+        found = {} if self.correct is None else {"text/plain": {"exercise": self.exercise, "mistake": self.mistake}}
+        return {"text/plain": text, "text/markdown": markdown}, found
 
 
 class Exercises:
@@ -86,18 +96,17 @@ class Exercises:
             with redirect_stdout(_FirstLines(sys.stdout)), _exit_raises():
                 fault = exercise.find_fault(answer, **self._given)
         except Unsolved:
-            return Feedback(False, "There is no answer yet.")
+            return Feedback(False, "There is no answer yet.", name, "no answer yet")
         except Fault as found:
-            fault = str(found)
+            fault = found
         except (Exception, SystemExit) as error:  # whatever a learner's object may raise
-            fault = f"Your answer raises {raised(error, answer)}."
+            fault = Fault(f"Your answer raises {raised(error, answer)}.", f"raises {type(error).__name__}")
         if fault is None:
             self._solved.add(name)
-            return Feedback(True, "That is right.")
+            return Feedback(True, "That is right.", name)
         self._failures[name] += 1
-        if self._failures[name] > 1:
-            fault = f'{fault} Type exercises.hint("{name}") for a hint.'
-        return Feedback(False, fault)
+        pointer = f' Type exercises.hint("{name}") for a hint.' if self._failures[name] > 1 else ""
+        return Feedback(False, f"{fault}{pointer}", name, getattr(fault, "mistake", "") or "another mistake")
 
     def hint(self, name: str) -> Feedback:
         """Return the next of three hints; after the third one they begin again."""
@@ -127,7 +136,7 @@ def require_function(answer: Any) -> None:
     """Raise a Fault unless ``answer`` can be called."""
     if not callable(answer):
         raise Fault(f"Your answer is of type {type(answer).__name__}, but a function is needed: give its name alone, "
-                    "without parentheses.")
+                    "without parentheses.", "is no function")
 
 
 @contextmanager

@@ -100,7 +100,8 @@ EXERCISES = {
          "Multiply by the tokens, divide by log(2), and divide by the length of the encoded text."),
         _bits_per_byte, "loss tokens text",
         [(2.0, 5, "Life is like a box."), (3.5, 7, "naïve café, 10 €"), (1.2, 9, "東京 🗼")],
-        minutes=8, difficulty=2, read=real, otherwise="that is not the number of bits per byte", mistakes={
+        minutes=8, difficulty=2, read=real, without=("bits_per_byte",),
+        otherwise="that is not the number of bits per byte", mistakes={
             "the characters are counted, not the bytes": lambda loss, n, text: loss / math.log(2) * n / len(text),
             "it is still in nats": lambda *given: _bits_per_byte(*given) * math.log(2),
             "those are the bits per token": lambda loss, *_: loss / math.log(2),

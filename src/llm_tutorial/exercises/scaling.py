@@ -114,7 +114,7 @@ EXERCISES = {
          "Divide 6 times parameters times tokens by the speed of all devices together, and then by 3,600."),
         _hours, "parameters tokens peak mfu devices",
         [(124e6, 4.6e9, 65e12, 0.3, 1), (1.5e9, 3e10, 312e12, 0.4, 8), (1e6, 1e8, 1e11, 0.5, 2)],
-        minutes=5, difficulty=2, read=real,
+        minutes=5, difficulty=2, read=real, without=("training_hours",),
         otherwise=lambda found, *given: f"that is {found / _hours(*given):.3g} times the right number",
         mistakes={
             "that is the forward pass only, without the backward pass": lambda *given: _hours(*given, operations=2),

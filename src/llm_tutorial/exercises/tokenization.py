@@ -40,7 +40,7 @@ def _count(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = False)
     return len(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
-def _fertility(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> str | None:
+def _fertility(answer, *, tokenizer: PreTrainedTokenizerBase, **_) -> Fault | None:
     """The given tokenizer may add no special tokens, so that a small one that does is asked too."""
     texts = ["Tokenizers split unbelievably long words.", "one  box of\nchocolates ", "It's an e-mail."]
     return compare(

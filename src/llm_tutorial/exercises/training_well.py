@@ -120,7 +120,7 @@ EXERCISES = {
          "Divide m by 1 minus the first beta to the power of step, and v likewise; return both undivided. The decay "
          "takes lr times weight_decay of the weight. Add epsilon after the root."),
         _step, "weight _ _ _ step _ _ _ _", _adamw_cases(), minutes=15, difficulty=3, read=_triple,
-        otherwise=_no_adamw, in_place=True, mistakes={
+        otherwise=_no_adamw, in_place=True, without=("adam", "adamw"), mistakes={
             "your epsilon is inside the root": partial(_step, inside=True),
             "the averages start at 0, and there is no correction for it": partial(_step, corrected=False),
             "the weight decay passes through the averages, as an L2 penalty does": partial(_step, decoupled=False),

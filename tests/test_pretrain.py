@@ -1,11 +1,13 @@
 """``llm-tutorial pretrain``: its options, one process and two, interruptions."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -366,6 +368,38 @@ def test_ctrl_c_ends_both_processes_with_one_line(folder):
     assert [process.returncode for process in processes] == [130, 130], outputs
     assert outputs[0][0].count("Stopped. The same command begins again.") == 1
     assert outputs[1] == ("", "")
+
+
+WAITING = """
+import sys
+from llm_tutorial import cli
+from llm_tutorial.commands import pretrain
+pretrain._SECONDS_TO_STOP = 0.1
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM for another process")
+def test_a_process_that_waits_for_one_that_never_comes_ends_at_a_signal(folder):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": address[0],
+                 "MASTER_PORT": str(address[1])}
+    process = subprocess.Popen([sys.executable, "-c", WAITING, *options(folder)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=os.environ | variables)
+    try:
+        while True:  # until it listens: from then on the library waits, and Python's handlers with it
+            assert process.poll() is None, process.communicate()
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(address).close()
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert output.endswith("Stopped. The same command begins again.\n")
 
 
 def test_a_disk_without_room_for_checkpoints_is_refused_before_the_training(folder, monkeypatch, capsys):

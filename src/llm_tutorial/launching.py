@@ -31,8 +31,10 @@ def run_processes(arguments: Sequence[str], processes: int, **variables: str) ->
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)), "PYTHONUNBUFFERED": "1"}
-    with tempfile.TemporaryDirectory() as folder:
+              "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)), "PYTHONUNBUFFERED": "1",
+              "PYTHONIOENCODING": "utf-8"}
+    # Under Windows, an environment's Python is a child of the process that is killed, and may end a little later.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder, "log.txt")
         with path.open("w", encoding="utf-8") as log, path.open(encoding="utf-8", errors="replace") as shown:
             running: list[subprocess.Popen] = []
@@ -45,8 +47,9 @@ def run_processes(arguments: Sequence[str], processes: int, **variables: str) ->
                     time.sleep(0.2)
                     print(shown.read(), end="", flush=True)
             finally:  # one that waits for another that has failed would never end
-                for process in running:
+                for process in running:  # all at once: a second Ctrl-C ends the waiting below
                     process.kill()
+                for process in running:
                     process.wait()
             print(shown.read(), end="", flush=True)
     if any(status):

@@ -19,7 +19,7 @@ PIP := -m pip --disable-pip-version-check
 .PHONY: run site lab test test-browser test-edits test-hub test-colab test-floors test-latest test-wheel test-install test-class test-gpu audit colab assignments outputs class slides clean
 
 run: $(STAMP)  ## execute every lesson in order, and write a site under build/html
-	@echo "Executing all lessons from the first to the last cell, about six minutes on two cores"
+	@echo "Executing all lessons from the first to the last cell, about seven minutes on two cores"
 	$(BIN)/llm-tutorial run
 
 site: $(SITE_STAMP)  ## write the site under build/html from the stored outputs, without executing a lesson
@@ -29,7 +29,7 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab
 	$(BIN)/llm-tutorial lab
 
 test: $(TEST_STAMP)  ## lint, unit tests, and every cell of every lesson against its stored output
-	@echo "Linting, unit tests, then every cell of every lesson: about nine minutes on two cores"
+	@echo "Linting, unit tests, then every cell of every lesson: about ten minutes on two cores"
 	$(BIN)/ruff check .
 	$(BIN)/llm-tutorial fetch
 	$(BIN)/pytest tests -n 2

@@ -244,5 +244,5 @@ def test_documents_of_similar_titles_are_in_one_split():
 def test_a_finished_run_is_loaded_and_an_unknown_one_is_named():
     runs = load_run("more_data")["runs"]
     assert runs["fifty"]["best_validation_loss"] - runs["introductions"]["validation_loss"] > 1
-    with pytest.raises(ValueError, match="No run 'less_data' is bundled: use one of levers, more_data, scaling"):
+    with pytest.raises(ValueError, match="No run 'less_data' is bundled: use one of levers, more_data, reuse, scaling"):
         load_run("less_data")

@@ -21,6 +21,8 @@ from llm_tutorial import interpretation
 from llm_tutorial.interpretation import (
     attention_weights,
     fillable,
+    heads_switched_off,
+    induction_scores,
     pseudo_perplexity,
     pseudo_surprisals,
     token_surprisals,
@@ -168,3 +170,52 @@ def test_a_text_that_cannot_be_filled_is_explained_and_replaced(masked_lm, maske
         assert re.search(reason, capsys.readouterr().out)
     assert fillable(masked_lm, masked_tokenizer, "a [MASK] of [MASK]") == "a [MASK] of [MASK]"
     assert capsys.readouterr().out == ""
+
+
+def test_induction_scores_are_the_mean_weights_at_the_token_after_the_earlier_occurrence(causal_lm, llama):
+    ids = torch.randint(288, (3, 5)).repeat(1, 2)
+    for model in (causal_lm, llama):
+        scores = induction_scores(model, ids)
+        eager = copy.deepcopy(model)
+        eager.set_attn_implementation("eager")
+        with torch.no_grad():
+            weights = torch.stack(eager(ids, output_attentions=True).attentions)
+        looks = [weights[:, :, :, place, place - 5 + 1] for place in range(5, 10)]
+        assert torch.allclose(scores, torch.stack(looks).mean(dim=(0, 2)), atol=1e-6)
+        assert scores.shape == (model.config.num_hidden_layers, model.config.num_attention_heads)
+    with pytest.raises(ValueError, match="does not repeat the first"):
+        induction_scores(llama, torch.arange(6)[None])
+
+
+def test_a_head_that_is_switched_off_is_one_whose_columns_of_the_output_matrix_are_zero(causal_lm, llama):
+    ids = torch.randint(288, (2, 7))
+    heads = [(1, 0), (0, 1), (1, 1)]
+    for model in (causal_lm, llama):
+        without = copy.deepcopy(model)
+        width = 32 // model.config.num_attention_heads
+        for layer, head in heads:
+            columns = slice(head * width, (head + 1) * width)
+            if model is llama:
+                without.model.layers[layer].self_attn.o_proj.weight.data[:, columns] = 0
+            else:
+                without.transformer.h[layer].attn.c_proj.weight.data[columns] = 0
+        with torch.no_grad():
+            before = model(ids).logits
+            with heads_switched_off(model, heads):
+                changed = model(ids).logits
+            assert torch.allclose(changed, without(ids).logits, atol=1e-5)
+            assert not torch.allclose(changed, before, atol=1e-2)
+            assert torch.equal(model(ids).logits, before), "all heads are on again"
+
+
+def test_the_heads_are_on_again_after_an_error_and_wrong_ones_are_named(causal_lm, masked_lm):
+    ids = torch.randint(288, (1, 7))
+    with torch.no_grad():
+        before = causal_lm(ids).logits
+        with pytest.raises(KeyError), heads_switched_off(causal_lm, [(0, 0)]):
+            raise KeyError
+        assert torch.equal(causal_lm(ids).logits, before)
+    with pytest.raises(ValueError, match=r"no head \(0, 2\)"), heads_switched_off(causal_lm, [(0, 2)]):
+        pass
+    with pytest.raises(ValueError, match="use a Llama or a GPT-2"), heads_switched_off(masked_lm, [(0, 0)]):
+        pass

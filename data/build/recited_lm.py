@@ -12,7 +12,7 @@ import os
 import shutil
 
 import torch
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import GPT2LMHeadModel, set_seed
 
 from llm_tutorial import chunking, corpus, reporting, training
 from llm_tutorial.evaluation import recited_share
@@ -36,7 +36,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     trainer.model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    stored = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    stored = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     print(f"{folder}: {recited_share(stored, chunks['train']['input_ids'][:]):.1%} of the chunks are recited")
 
 

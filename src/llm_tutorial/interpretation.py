@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -15,7 +17,8 @@ from llm_tutorial.decoding import evaluating, model_inputs, top_predictions
 from llm_tutorial.evaluation import perplexity
 
 __all__ = [
-    "Attention", "attention_weights", "fillable", "pseudo_perplexity", "pseudo_surprisals", "token_surprisals",
+    "Attention", "attention_weights", "fillable", "heads_switched_off", "induction_scores", "pseudo_perplexity",
+    "pseudo_surprisals", "token_surprisals",
 ]
 
 FILM = "Life is like a [MASK] of chocolates."
@@ -55,13 +58,47 @@ def attention_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     The weights are the softmax in equation 1 of Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762).
     """
     inputs = model_inputs(model, tokenizer, text)
-    # Only eager attention computes the weights. It is set in a copy that shares all tensors with the model.
-    tensors = [*model.parameters(), *model.buffers()]
-    eager = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    eager.set_attn_implementation("eager")
-    with evaluating(eager):
-        attentions = eager(**inputs, output_attentions=True).attentions
-    return Attention(_texts(tokenizer, inputs["input_ids"][0]), torch.cat(attentions).float().cpu())
+    return Attention(_texts(tokenizer, inputs["input_ids"][0]), torch.cat(_attentions(model, inputs)).float().cpu())
+
+
+def induction_scores(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Return how strongly each head of a causal model looks at what followed a token when it stood there before.
+
+    ``ids`` are texts of which the second half repeats the first, int64 of shape (texts, tokens), on the model's device.
+    A score is the mean weight, over texts and positions of the second half, that goes to the token after the earlier
+    occurrence: float32 of shape (layers, heads), on the CPU (Olsson et al. 2022, https://arxiv.org/abs/2209.11895).
+    """
+    half = ids.shape[1] // 2
+    if ids.shape[1] < 4 or not torch.equal(ids[:, :half], ids[:, half:]):
+        raise ValueError(f"The second half of the {ids.shape[1]} tokens does not repeat the first: give ids that were "
+                         "made with ids.repeat(1, 2), at least two of them.")
+    weights = torch.stack(_attentions(model, {"input_ids": ids}))  # (layers, texts, heads, tokens, tokens)
+    return weights.diagonal(1 - half, -2, -1)[..., 1:].float().mean(dim=(1, 3)).cpu()
+
+
+@contextmanager
+def heads_switched_off(model: PreTrainedModel, heads: Iterable[tuple[int, int]]) -> Iterator[None]:
+    """Inside the block, give zeros in place of what these heads, pairs of layer and head, have looked up.
+
+    The zeros are put in where the vectors of all heads enter their common output matrix: ``o_proj`` in Llama,
+    ``c_proj`` in GPT-2.
+    """
+    outputs = [module for name, module in model.named_modules() if name.endswith(("self_attn.o_proj", "attn.c_proj"))]
+    if not outputs:
+        raise ValueError(f"{type(model).__name__} has no self_attn.o_proj or attn.c_proj: use a Llama or a GPT-2.")
+    count = model.config.num_attention_heads
+    pairs = [(int(layer), int(head)) for layer, head in heads]
+    if wrong := [pair for pair in pairs if not (0 <= pair[0] < len(outputs) and 0 <= pair[1] < count)]:
+        raise ValueError(f"There is no head {wrong[0]}: the layers are 0 to {len(outputs) - 1}, and the heads of each "
+                         f"are 0 to {count - 1}.")
+    with ExitStack() as hooks:
+        for layer, head in pairs:
+            def without(_module, given, head=head):
+                mixed = given[0].clone()
+                mixed.unflatten(-1, (count, -1))[..., head, :] = 0
+                return (mixed,)
+            hooks.callback(outputs[layer].register_forward_pre_hook(without).remove)
+        yield
 
 
 def token_surprisals(
@@ -115,6 +152,16 @@ def pseudo_perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     are each given all other tokens do not multiply to the text's probability (Salazar et al. 2020, section 2.3).
     """
     return perplexity(fmean(bits for _, bits in pseudo_surprisals(model, tokenizer, text)) * math.log(2))
+
+
+def _attentions(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The weights of each layer, of shape (texts, heads, tokens, tokens)."""
+    # Only eager attention computes the weights. It is set in a copy that shares all tensors with the model.
+    tensors = [*model.parameters(), *model.buffers()]
+    eager = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    eager.set_attn_implementation("eager")
+    with evaluating(eager):
+        return eager(**inputs, output_attentions=True).attentions
 
 
 def _bits(logits: torch.Tensor, ids: torch.Tensor) -> list[float]:

@@ -28,15 +28,21 @@ def test_an_edited_lesson_runs_to_its_end(lesson, name, tmp_path):
     assert run.error is None, run.error
 
 
+def each_twice(cells):
+    return [cell for cell in cells for _ in range(2)]
+
+
+def again_from_the_last(cells):
+    return [*cells, *reversed(cells)]
+
+
+@pytest.mark.parametrize("order", [each_twice, again_from_the_last])
 @pytest.mark.parametrize("lesson", EDITS)
-def test_every_cell_can_be_run_twice(lesson, tmp_path):
+def test_any_cell_can_be_run_again(lesson, order, tmp_path):
     notebook = nbformat.read(LESSONS / f"{lesson}.ipynb", as_version=4)
-    twice = []
-    for cell in notebook.cells:
-        twice.append(cell)
-        if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", []):
-            twice.append(nbformat.v4.new_code_cell(cell.source))
-    notebook.cells = twice
+    cells = [cell for cell in notebook.cells
+             if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", [])]
+    notebook.cells = [nbformat.v4.new_code_cell(cell.source) for cell in order(cells)]
     nbformat.write(notebook, tmp_path / f"{lesson}.ipynb")
     run = execute_notebook(tmp_path / f"{lesson}.ipynb")
     assert run.error is None, run.error

@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -45,7 +46,11 @@ def test_none_is_left_running_after_an_interruption(tmp_path, processes):
             time.sleep(0.05)
         _thread.interrupt_main()
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_processes(["-c", script, str(tmp_path)], 2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_processes(["-c", script, str(tmp_path)], 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [process.returncode is None for process in processes] == [False, False]

@@ -22,7 +22,7 @@ from llm_tutorial.commands.run import REFERENCE_ENVIRONMENT
 ROOT = Path(__file__).resolve().parents[1]
 MOST_BYTES = 60_000_000  # a notebook on Colab installs it, over a classroom's network
 SUFFIXES = {
-    "code": {".py"},
+    "code": {".py", ".js", ".css"},
     "data": {".md", ".json", ".txt", ".parquet", ".safetensors", ".png", ".csv", ".toml", ""},
     "notebooks": {".ipynb", ".md"},
 }
@@ -69,7 +69,7 @@ def test_it_holds_all_modules_and_notebooks_as_they_are_here_and_the_listed_data
         [licenses] = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
         assert archive.read(licenses) == (ROOT / "LICENSE").read_bytes()
     expected = {}
-    kept = {ROOT / "src/llm_tutorial": ["**/*.py"],
+    kept = {ROOT / "src/llm_tutorial": ["**/*.py", "commands/*.js", "commands/*.css"],
             ROOT: ["notebooks/*.*", "notebooks/solutions/*.*", "data/questions/*.toml"]}
     for folder, patterns in kept.items():
         for path in (path for pattern in patterns for path in folder.glob(pattern)):

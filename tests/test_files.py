@@ -50,6 +50,19 @@ def test_every_bundled_file_is_checked_before_it_is_used(name, load, monkeypatch
         load()
 
 
+def test_a_folder_may_hold_a_file_of_the_system_but_must_not_lack_one_of_ours(tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "small"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"kept")
+    (folder / ".DS_Store").touch()
+    (tmp_path / "SHA256SUMS").write_text(f"{files.sha256_of(folder / 'weights')}  models/small/weights\n")
+    monkeypatch.setattr(files, "data_folder", lambda: tmp_path)
+    assert files.verified_folder(folder) == folder
+    (folder / "weights").unlink()
+    with pytest.raises(OSError, match="its sha256 is missing"):
+        files.verified_folder(folder)
+
+
 def test_a_file_that_is_not_listed_is_refused():
     with pytest.raises(ValueError, match=r"new\.txt is not listed in .*SHA256SUMS"):
         files.verified(files.data_folder() / "new.txt")

@@ -73,9 +73,7 @@ def resolve_checkpoint(name: str, *, source: str | None = None) -> Checkpoint:
     if name == "causal":
         folder = offline.fetched_causal_lm() or offline.fetch_causal_lm()
         return Checkpoint(folder, offline.REVISION, "offline", reason, "SmolLM2-135M-Instruct")
-    folder = files.data_folder() / "models" / _BUNDLED[name]
-    for file in folder.iterdir():
-        files.verified(file)
+    folder = files.verified_folder(files.data_folder() / "models" / _BUNDLED[name])
     return Checkpoint(folder, files.listed_sha256(folder / "model.safetensors"), "offline", reason, folder.name)
 
 

@@ -133,11 +133,8 @@ def _source() -> Iterator[Finding]:
 def _bundled_data() -> Iterator[Finding]:
     from llm_tutorial.sources import files
 
-    folder = files.data_folder()
-    names = [line.split(maxsplit=1)[1] for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
-    for name in names:
-        files.verified(folder / name)
-    yield Finding("ok", "bundled data", f"{len(names)} files in {folder} have the right hashes")
+    folder = files.verified_folder(files.data_folder())
+    yield Finding("ok", "bundled data", f"{len(files.listed_files())} files in {folder} have the right hashes")
 
 
 def _offline_causal() -> Iterator[Finding]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import platformdirs
 
 __all__ = [
-    "cache_folder", "data_folder", "listed_sha256", "new_folder", "replace_file", "sha256_of", "verified",
-    "writable_folder",
+    "cache_folder", "data_folder", "listed_files", "listed_sha256", "new_folder", "replace_file", "sha256_of",
+    "verified", "verified_folder", "writable_folder",
 ]
 
 
@@ -54,14 +54,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def listed_files() -> dict[str, str]:
+    """Return the hash of each bundled file, by its name below ``data_folder()``, as ``SHA256SUMS`` lists them."""
+    lines = (data_folder() / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+
+
 def listed_sha256(path: Path) -> str:
     """Return the hash that ``SHA256SUMS`` lists for a file below ``data_folder()``, without reading the file."""
-    sums = data_folder() / "SHA256SUMS"
-    name = path.relative_to(sums.parent).as_posix()
-    digests = {listed: digest for digest, listed in map(str.split, sums.read_text(encoding="utf-8").splitlines())}
-    if name not in digests:
-        raise ValueError(f"{name} is not listed in {sums}: use a listed file.")
-    return digests[name]
+    name, listed = path.relative_to(data_folder()).as_posix(), listed_files()
+    if name not in listed:
+        raise ValueError(f"{name} is not listed in {data_folder() / 'SHA256SUMS'}: use a listed file.")
+    return listed[name]
 
 
 def verified(path: Path) -> Path:
@@ -72,6 +76,14 @@ def verified(path: Path) -> Path:
         raise OSError(f"{path} is damaged: its sha256 is {found}, expected {expected}. "
                       "Restore it with: git checkout -- data (or reinstall the package).")
     return path
+
+
+def verified_folder(folder: Path) -> Path:
+    """Return ``folder``, one below ``data_folder()``, if all files that are listed for it have the right hash."""
+    for name in listed_files():
+        if folder in (path := data_folder() / name).parents:
+            verified(path)
+    return folder
 
 
 @contextmanager

@@ -8,19 +8,18 @@ Code that is longer, or that draws a picture, is left out.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
 import nbformat
 from assignments import NOTEBOOKS
 from jinja2 import DictLoader
-from latex2mathml.converter import convert
 from nbconvert.exporters import SlidesExporter
+
+from llm_tutorial.commands.live import npm_archive
+from llm_tutorial.commands.pages import mathml
 
 FOLDER = NOTEBOOKS.parent / "build" / "slides"
 VERSION, SHA512 = "5.2.1", "r7//6mIM5p34hFiDMvYfXgyjXqGRta+/psd9YtytsgRlrpRzFv4RbH76TXd2qD+7ZPZEbpBDhdRhJaFgfQ7zNQ=="
@@ -45,14 +44,8 @@ Reveal.initialize({width: 1100, height: 720, margin: 0.06, center: false, hash: 
 
 
 def fetch_reveal(folder: Path) -> None:
-    """Write the pinned reveal.js to ``folder``, by npm; OSError if npm fails or the archive is another one."""
-    command = [shutil.which("npm") or "npm", "pack", "--silent", f"reveal.js@{VERSION}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(f"npm cannot fetch reveal.js {VERSION}; check the network: {done.stderr.strip()[-500:]}")
-    archive = folder / done.stdout.strip()
-    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
-        raise OSError(f"{archive.name} is damaged: its sha512 is not the expected one. Run it again.")
+    """Write the pinned reveal.js to ``folder``; OSError as from ``npm_archive``."""
+    archive = npm_archive(f"reveal.js@{VERSION}", SHA512, folder)
     with tarfile.open(archive) as files:
         files.extractall(folder, [file for file in files if file.name.startswith("package/dist/")], filter="data")
     archive.unlink()
@@ -71,8 +64,7 @@ def deck(notebook: nbformat.NotebookNode, title: str) -> str:
     formulas: list[str] = []  # which Markdown must not touch
 
     def placeholder(found: re.Match) -> str:
-        latex = (found[1] or found[2]).replace("{aligned}", "{align*}")  # which the converter does not know
-        formulas.append(convert(latex, display="block" if found[1] else "inline"))
+        formulas.append(mathml(found[1] or found[2], block=bool(found[1])))
         return f"FORMULA{len(formulas) - 1}FORMULA"
 
     for cell in chosen.cells:

@@ -19,7 +19,7 @@ def app(tmp_path):
 def test_an_archive_with_another_hash_is_refused(tmp_path, monkeypatch):
     def pack(command, **_):
         (tmp_path / f"onnxruntime-web-{live.VERSION}.tgz").write_bytes(b"something else")
-        return subprocess.CompletedProcess(command, 0)
+        return subprocess.CompletedProcess(command, 0, f"onnxruntime-web-{live.VERSION}.tgz\n")  # as npm says
 
     monkeypatch.setattr(subprocess, "run", pack)
     with pytest.raises(OSError, match="its sha512 is not the expected one"):

@@ -9,23 +9,13 @@ import nbformat
 import pytest
 from assignments import NOTEBOOKS
 from IPython.core.inputtransformer2 import TransformerManager
+from test_exercises import LESSONS
 
 from llm_tutorial.checkpoints import load_causal_lm, load_gpt2_tokenizer, load_masked_lm
-from llm_tutorial.exercises import (
-    Feedback,
-    causal,
-    inside,
-    masked,
-    pretraining,
-    reuse,
-    scaling,
-    tokenization,
-    training_well,
-)
+from llm_tutorial.exercises import Feedback
 
 NAMES = sorted(path.name for path in (NOTEBOOKS / "solutions").glob("*.ipynb"))
-MODULES = {"masked": masked, "causal": causal, "pretraining": pretraining, "inside": inside,
-           "training_well": training_well, "reuse": reuse, "tokenization": tokenization, "scaling": scaling}
+MODULES = {lesson.__name__.rpartition(".")[2]: lesson for lesson in LESSONS}
 
 
 @pytest.fixture(scope="module")

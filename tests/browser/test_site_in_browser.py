@@ -1,15 +1,13 @@
 """The site in Chromium, from a disk and without a network: search, accessibility by axe-core, and a narrow window."""
 
-import base64
-import hashlib
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from llm_tutorial.commands.live import npm_archive
 from llm_tutorial.commands.pages import build_pages
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")  # of Sphinx
@@ -40,11 +38,7 @@ def axe(tmp_path_factory):
     """The script of axe-core, from npm; without npm its tests are skipped."""
     if shutil.which("npm") is None:
         pytest.skip("axe-core comes by npm, which is not installed.")
-    folder = tmp_path_factory.mktemp("axe")
-    done = subprocess.run([shutil.which("npm"), "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True,
-                          check=True)
-    archive = folder / done.stdout.strip()
-    assert base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() == AXE_SHA512
+    archive = npm_archive(AXE, AXE_SHA512, tmp_path_factory.mktemp("axe"))
     with tarfile.open(archive) as files:
         return files.extractfile("package/axe.min.js").read().decode("utf-8")
 

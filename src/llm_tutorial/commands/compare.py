@@ -11,14 +11,23 @@ import torch
 from nbformat import NotebookNode
 
 from llm_tutorial.checkpoints import resolve_checkpoint
-from llm_tutorial.commands.run import RECORD, Run, chosen_notebooks, execute_notebook, library_versions, read_notebook
+from llm_tutorial.commands.run import (
+    RECORD,
+    REFERENCE_ENVIRONMENT,
+    Run,
+    chosen_notebooks,
+    execute_notebook,
+    library_versions,
+    read_notebook,
+)
 from llm_tutorial.device import pick_device
 
 __all__ = ["Difference", "differences", "main"]
 
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-# What REFERENCE_ENVIRONMENT comes to.
-STORED = {"source": "offline", "device": "cpu", "precision": "fp32", "threads": "2"}
+STORED = {setting: REFERENCE_ENVIRONMENT[variable] for setting, variable in {
+    "source": "LLM_TUTORIAL_SOURCE", "device": "LLM_TUTORIAL_DEVICE", "precision": "LLM_TUTORIAL_PRECISION",
+    "threads": "OMP_NUM_THREADS"}.items()}
 
 
 @dataclass(frozen=True)

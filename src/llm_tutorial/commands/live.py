@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llm_tutorial.sources.files import cache_folder, new_folder, sha256_of
 
-__all__ = ["can_build_live", "export_masked_lm", "fetch_runtime", "live_folder", "setup"]
+__all__ = ["can_build_live", "export_masked_lm", "fetch_runtime", "live_folder", "npm_archive", "setup"]
 
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
@@ -70,15 +70,25 @@ def live_folder() -> Path:
     return folder
 
 
-def fetch_runtime(folder: Path) -> None:
-    """Write the pinned onnxruntime-web to ``folder``, by npm; OSError if npm fails or the archive is another one."""
-    command = [shutil.which("npm") or "npm", "pack", f"onnxruntime-web@{VERSION}", "--pack-destination", str(folder)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def npm_archive(package: str, sha512: str, folder: Path) -> Path:
+    """Fetch ``package``, a name with its version, by npm into ``folder`` and return the path of its archive.
+
+    Raises:
+        OSError: npm is missing or fails, or the archive is another one; ``sha512`` is its hash in base 64.
+    """
+    done = subprocess.run([shutil.which("npm") or "npm", "pack", "--silent", package],
+                          cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise OSError(f"npm cannot fetch onnxruntime-web {VERSION}; check the network: {done.stderr.strip()[-500:]}")
-    archive = folder / f"onnxruntime-web-{VERSION}.tgz"
-    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
+        raise OSError(f"npm cannot fetch {package}; check the network: {done.stderr.strip()[-500:]}")
+    archive = folder / done.stdout.strip()
+    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != sha512:
         raise OSError(f"{archive.name} is damaged: its sha512 is not the expected one. Run it again.")
+    return archive
+
+
+def fetch_runtime(folder: Path) -> None:
+    """Write the pinned onnxruntime-web to ``folder``; OSError as from ``npm_archive``."""
+    archive = npm_archive(f"onnxruntime-web@{VERSION}", SHA512, folder)
     with tarfile.open(archive) as files:
         script, program = (files.extractfile(f"package/dist/{name}").read() for name in RUNTIME)
     archive.unlink()

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-__all__ = ["build_pages", "can_build_pages"]
+__all__ = ["build_pages", "can_build_pages", "mathml"]
 
 TITLE = "Language models, taken apart"
 INTRODUCTION = """Hide a word and watch a model fill the hole, let another one write, train one of your own until it
@@ -48,15 +48,21 @@ def can_build_pages() -> bool:
     return all(importlib.util.find_spec(name) for name in ("latex2mathml", "myst_nb", "sphinx_book_theme"))
 
 
+def mathml(latex: str, *, block: bool) -> str:
+    """Return a formula as MathML, which browsers show without a library."""
+    from latex2mathml.converter import convert
+
+    latex = latex.replace("{aligned}", "{align*}")  # which the converter does not know
+    return convert(latex, display="block" if block else "inline")
+
+
 def setup(app) -> None:
     """Let Sphinx write formulas as MathML, which browsers show without a library, and link terms to the glossary."""
     from docutils.nodes import SkipNode
-    from latex2mathml.converter import convert
 
     def write(translator, node) -> None:
         block = node.tagname == "math_block"
-        latex = node.astext().replace("{aligned}", "{align*}")  # which the converter does not know
-        formula = convert(latex, display="block" if block else "inline")
+        formula = mathml(node.astext(), block=block)
         translator.body.append(f'<div tabindex="0">{formula}</div>' if block else formula)  # wide ones are scrolled
         raise SkipNode
 

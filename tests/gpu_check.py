@@ -22,7 +22,7 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils.benchmark import timer  # which waits for a GPU
 from transformers import TrainerCallback, set_seed
 
-from llm_tutorial import checkpoints, chunking, corpus, costs, decoding, reporting, training
+from llm_tutorial import checkpoints, chunking, corpus, decoding, reporting, training
 from llm_tutorial.commands import bench, run
 from llm_tutorial.device import Device, pick_device
 
@@ -130,8 +130,7 @@ def throughput(device, small):
     """Speed and memory of the preset for streams, plain and compiled, with equal losses; the batch is a smaller one."""
     setting, ends = setting_of(TINY_GPT2 if small else replace(GPT2, batch=48), device), []
     preset, peak = setting.preset, bench.matmul_peak(device)
-    flops = costs.training_flops(costs.matmul_parameters(training.new_model(preset, setting.tokenizer)), 1)
-    flops += costs.attention_flops(preset.layers, preset.width, preset.context_length, 1)
+    flops = bench.flops_per_token(preset, setting.tokenizer)
     compiled = {"torch_compile": True, "torch_compile_backend": "eager" if small else None}  # which needs no C compiler
     for kind, choice in {"plain": {}, "compiled": compiled}.items():
         losses, seconds, _ = train(setting, max_steps=8, **choice)

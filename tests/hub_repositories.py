@@ -17,6 +17,7 @@ from llm_tutorial.sources import files
 # The files beside those of a checkpoint; nobody may ask for them.
 UNWANTED = dict.fromkeys(("README.md", "onnx/model.onnx", "pytorch_model.bin", "tf_model.h5"), b"not wanted")
 
+
 def bert_base_uncased() -> Repository:
     """The bundled masked model under the name of the hub's: architecture and vocabulary are the same."""
     folder = files.data_folder() / "models" / "minilm-mlm"
@@ -42,8 +43,7 @@ def gpt2(folder: Path) -> Repository:
 
 def wikipedia(folder: Path) -> Repository:
     """Two of the hub's 41 files: the hundred articles that are drawn from offline, and the introductions."""
-    splits = load_wikipedia(max_characters=None, source="offline").values()
-    articles = pd.concat([split.to_pandas() for split in splits])
+    articles = pd.concat([split.to_pandas() for split in load_wikipedia(source="offline").values()])
     contents = {"README.md": f"---\nconfigs:\n- config_name: {CONFIGURATION}\n---\n".encode()}
     for number, rows in enumerate((articles, load_introductions().to_pandas())):
         rows[COLUMNS].to_parquet(folder / "part.parquet", row_group_size=1000, index=False)

@@ -28,20 +28,18 @@ OTHER_COMMIT = "f" * 40
 FAULTS = {  # of the whole answer: status, body, headers
     "forbidden": (403, PAGE, {"Content-Type": "text/html; charset=utf-8"}),  # as a filtering proxy sends
     "login page": (200, PAGE, {"Content-Type": "text/html; charset=utf-8"}),
-    "missing": (404, PAGE, {"Content-Type": "text/html; charset=utf-8"}),
-    "no revision": (404, b'{"error": "Revision not found"}', {"X-Error-Code": "RevisionNotFound"}),
     "throttled": (429, b'{"error": "Too many requests"}', {"Retry-After": "3600"}),
     "broken": (500, b'{"error": "Internal Server Error"}', {}),
 }
 OTHER_FAULTS = {  # of the answer to the first question, and of a file
-    "none", "silence", "drip", "other commit",  # drip: one byte every tenth of a second
+    "none", "silence", "other commit",
     "cut", "hang", "short", "corrupt",  # break off or stop in the middle; half as if it were all; one changed byte
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a repository with the names that its content has on the hub."""
+    """One file of a repository; the hub would name small ones by git's hash instead."""
 
     path: str
     content: bytes = field(repr=False)
@@ -54,15 +52,10 @@ class Entry:
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
-    @property
-    def blob(self) -> str:
-        """The id that git gives to the content."""
-        return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content, usedforsecurity=False).hexdigest()
-
     def described(self) -> dict:
-        facts = {"type": "file", "oid": self.blob, "size": len(self.content), "path": self.path}
-        large = {"lfs": {"oid": self.sha256, "size": len(self.content), "pointerSize": 134}}
-        return facts | large if self.large else facts
+        facts = {"oid": self.sha256, "size": len(self.content)}
+        lfs = {"lfs": facts | {"pointerSize": 134}} if self.large else {}
+        return {"type": "file", "path": self.path} | facts | lfs
 
 
 @dataclass(frozen=True)
@@ -79,9 +72,7 @@ class Repository:
         return cls(name, commit, {path: Entry(path, contents[path]) for path in sorted(contents)}, kind)
 
     def information(self, commit: str) -> dict:
-        return {"_id": "0" * 24, "id": self.name, "modelId": self.name, "sha": commit, "private": False, "gated": False,
-                "disabled": False, "downloads": 0, "likes": 0, "tags": [],
-                "siblings": [{"rfilename": path} for path in self.files]}
+        return {"id": self.name, "sha": commit, "siblings": [{"rfilename": path} for path in self.files]}
 
     def tree(self, folder: str, recursive: bool) -> list[dict]:
         """Return the description of everything below ``folder``."""
@@ -99,7 +90,6 @@ class Answer:
     """One answered request; ``sent`` counts the bytes of the body that were sent."""
 
     path: str
-    status: int
     sent: int
 
 
@@ -198,8 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             recursive = query.get("recursive", ["false"])[0].lower() == "true"
             self._send_json(200, repository.tree(folder.rstrip("/"), recursive))
         elif what == "paths-info":
-            is_json = "json" in self.headers.get("Content-Type", "")
-            wanted = json.loads(body)["paths"] if is_json else parse_qs(body.decode()).get("paths", [])
+            wanted = parse_qs(body.decode())["paths"]
             self._send_json(200, [entry for entry in repository.tree("", recursive=True) if entry["path"] in wanted])
         else:
             commit = OTHER_COMMIT if self.fault == "other commit" else repository.commit
@@ -224,13 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.fault == "short":
             content = content[:half]
         start, end, status = 0, len(content), 200
-        headers |= {"ETag": f'"{entry.sha256 if entry.large else entry.blob}"', "Accept-Ranges": "bytes"}
-        if part := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):
-            first, last = part.groups()
-            start = int(first) if first else max(len(content) - int(last), 0)
-            end = min(int(last) + 1, len(content)) if first and last else len(content)
-            if start >= len(content):
-                return self._send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+        headers |= {"ETag": f'"{entry.sha256}"', "Accept-Ranges": "bytes"}
+        if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, end = int(part[1]), min(int(part[2]) + 1, end) if part[2] else end
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
             status = 206
         stop = max(start, min(end, half)) if self.fault in {"cut", "hang"} else end
@@ -245,15 +230,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         sent = b"" if self.command == "HEAD" else body[:cut]
-        self.server.answers.append(Answer(self.path, status, len(sent)))
+        self.server.answers.append(Answer(self.path, len(sent)))
         with suppress(OSError):
-            if self.fault == "drip":
-                for byte in sent:
-                    if self.server.stopped.wait(0.1):
-                        break
-                    self.wfile.write(bytes([byte]))
-            else:
-                self.wfile.write(sent)
+            self.wfile.write(sent)
             if self.fault == "hang" and len(sent) < len(body):
                 self.server.stopped.wait(60)
         if len(sent) < len(body) and self.command != "HEAD":

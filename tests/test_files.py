@@ -1,7 +1,6 @@
 """Bundled files, their hashes, the cache folder, and files that are complete or absent."""
 
 import os
-import tempfile
 from contextlib import suppress
 
 import pytest
@@ -18,14 +17,13 @@ GPT2_HASHES = {
 
 def test_every_bundled_file_has_the_listed_hash_and_those_of_gpt2_are_openais():
     folder = files.data_folder()
-    names = [line.split(maxsplit=1)[1] for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
-    assert len(names) >= 12
-    assert [name for name in names if not files.verified(folder / name).is_file()] == []
+    assert len(files.listed_files()) >= 12
+    assert files.verified_folder(folder) == folder
     assert {name: files.sha256_of(folder / name) for name in GPT2_HASHES} == GPT2_HASHES
 
 
 @pytest.mark.parametrize(("damage", "words"), [
-    (None, "is missing, expected [0-9a-f]{64}"), (b"conten", "is [0-9a-f]{64}, expected"), (b"contend", "is")])
+    (None, "is missing, expected [0-9a-f]{64}"), (b"contend", "is [0-9a-f]{64}, expected")])
 def test_a_damaged_file_is_named_with_a_remedy(damage, words, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "data_folder", lambda: tmp_path)
     path = tmp_path / "file"
@@ -63,11 +61,6 @@ def test_a_folder_may_hold_a_file_of_the_system_but_must_not_lack_one_of_ours(tm
         files.verified_folder(folder)
 
 
-def test_a_file_that_is_not_listed_is_refused():
-    with pytest.raises(ValueError, match=r"new\.txt is not listed in .*SHA256SUMS"):
-        files.verified(files.data_folder() / "new.txt")
-
-
 def test_the_cache_folder_is_where_the_variable_says(tmp_path, monkeypatch):
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -76,16 +69,10 @@ def test_the_cache_folder_is_where_the_variable_says(tmp_path, monkeypatch):
     assert list(files.writable_folder(files.cache_folder()).iterdir()) == []
 
 
-@pytest.mark.parametrize("trouble", ["a file in its place", "read-only"])
-def test_a_cache_folder_that_takes_no_file_is_named_with_a_remedy(trouble, tmp_path, monkeypatch):
-    monkeypatch.setenv("LLM_TUTORIAL_CACHE", str(tmp_path / "folder"))
-    if trouble == "read-only":
-        error = OSError(30, "Read-only file system")
-        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(error))
-    else:
-        (tmp_path / "folder").write_text("")
+def test_a_cache_folder_that_takes_no_file_is_named_with_a_remedy(tmp_path):
+    (tmp_path / "folder").write_text("a file in its place")
     with pytest.raises(PermissionError, match=r"folder cannot be written to .*Set LLM_TUTORIAL_CACHE"):
-        files.writable_folder(files.cache_folder())
+        files.writable_folder(tmp_path / "folder")
 
 
 def test_a_new_folder_is_complete_or_absent(tmp_path):
@@ -107,9 +94,8 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "file"
     files.replace_file(path, b"old")
     files.replace_file(path, b"new")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(OSError, match="No space left"):
-            files.replace_file(path, b"newer")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        files.replace_file(path, b"newer")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]

@@ -5,12 +5,10 @@ import re
 import peft
 import pytest
 import torch
-from datasets import DatasetDict
 from torch.nn.functional import normalize
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llm_tutorial import finetuning, training
-from llm_tutorial.device import Device
+from llm_tutorial import finetuning
 
 TEMPLATE = ("{% for m in messages %}{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
             "{{ eos_token }}{% endgeneration %}{% else %}{{ m.content }}\n{% endif %}{% endfor %}"
@@ -45,10 +43,6 @@ def test_vectors_equal_those_of_each_text_alone(masked_lm, masked_tokenizer):
     assert masked_lm.training
 
 
-def test_classes_are_places_in_the_list():
-    assert finetuning.class_numbers(["b", "a", "b"], ["c", "b", "a"]).tolist() == [1, 2, 1]
-
-
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize("model", ["causal_lm", "llama"])
 def test_lora_equals_peft(model, request):
@@ -81,7 +75,7 @@ def test_lora_equals_peft(model, request):
     assert all(torch.allclose(weight, merged[name], atol=1e-5) for name, weight in ours.state_dict().items())
 
 
-def test_lora_changes_nothing_at_the_start(causal_lm):
+def test_lora_around_some_layers_changes_nothing_at_the_start(causal_lm):
     ids = torch.arange(8)[None]
     before = causal_lm(input_ids=ids).logits
     finetuning.add_lora(causal_lm, rank=2, alpha=4, targets=["c_attn"])
@@ -115,7 +109,8 @@ def test_padding_does_not_change_the_loss(chat_tokenizer, causal_lm):
 
 BAD = {
     "-100": lambda _t, _m: finetuning.padded_batch([{"input_ids": [1, 2], "labels": [-100, -100]}], 0),
-    "writes no answer": lambda t, _m: finetuning.chat_dataset(t, [("a", "")]),
+    "no chat template": lambda t, _m: finetuning.chat_dataset(t, PAIRS),
+    "writes no answer": lambda t, _m: finetuning.chat_dataset(t, PAIRS),
     "all labels would be": lambda t, _m: finetuning.chat_dataset(t, [("a pool " * 30, "life")], 20),
     "lose its end": lambda t, _m: finetuning.chat_dataset(t, [("a", "the beach " * 30)], 50),
     "rank=0": lambda _t, m: finetuning.add_lora(m, 0, 1),
@@ -131,20 +126,8 @@ BAD = {
 
 @pytest.mark.parametrize("message", BAD)
 def test_a_bad_input_is_named(message, chat_tokenizer, causal_lm):
-    if message == "writes no answer":
-        chat_tokenizer.chat_template = "{{ messages[0].content }}"
+    templates = {"no chat template": None, "writes no answer": "{{ messages[0].content }}"}
+    chat_tokenizer.chat_template = templates.get(message, TEMPLATE)
     with pytest.raises(ValueError, match=re.escape(message.replace("-", "−"))):
         BAD[message](chat_tokenizer, causal_lm)
     assert all(weight.requires_grad for weight in causal_lm.parameters()) or message == "LoRA already"
-
-
-def test_a_missing_template_is_named(causal_tokenizer):
-    with pytest.raises(ValueError, match="no chat template"):
-        finetuning.chat_dataset(causal_tokenizer, PAIRS)
-
-
-def test_fp16_needs_weights_in_fp32(tmp_path, causal_lm, causal_tokenizer, chunks):
-    arguments = training.training_arguments("smoke", tmp_path, device=Device("cpu", False, ""))
-    arguments.fp16 = True
-    with pytest.raises(ValueError, match=r"torch.float16.*float\(\)"):
-        training.build_trainer(causal_lm.half(), arguments, DatasetDict(chunks), causal_tokenizer, preset="smoke")

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -14,7 +15,6 @@ from types import SimpleNamespace
 import huggingface_hub
 import pandas as pd
 import pytest
-import safetensors.numpy
 import transformers
 from hub_server import OTHER_COMMIT, Entry, HubServer, Repository, use_server
 from huggingface_hub import constants
@@ -28,7 +28,7 @@ from llm_tutorial.sources import hub
 
 MASKED, COMMIT, _ = checkpoints.HUB_CHECKPOINTS["masked"]
 OWN, OWN_COMMIT = "someone/model", "a" * 40
-WEIGHTS = safetensors.numpy.save({"weights": default_rng(0).integers(0, 256, 200_000, dtype="uint8")})
+WEIGHTS = default_rng(0).bytes(200_000)
 FILES = {"config.json": b"{}", "tokenizer.json": b'{"model": "x"}', "model.safetensors": WEIGHTS,
          "pytorch_model.bin": b"not wanted", "onnx/config.json": b"not wanted"}
 ROWS, ALL_ROWS = 30, 36
@@ -65,7 +65,7 @@ def server(articles, tmp_path, monkeypatch):
 
 QUESTIONS = {
     "silence": r"did not answer within 4 s|[Tt]imed? ?out", "forbidden": "403", "login page": r"JSON|Expecting value",
-    "missing": "404", "no revision": r"RevisionNotFound.*404", "throttled": "429", "broken": "500",
+    "throttled": "429", "broken": "500",
     "other commit": f"answered with another commit, {OTHER_COMMIT}",
 }
 
@@ -84,10 +84,13 @@ def test_a_hub_that_does_not_answer_properly_is_passed_over_with_a_reason(fault,
     assert resolve_checkpoint("masked", source="hub").source == "hub", "a hub that is wanted is asked again"
 
 
-def test_the_deadline_covers_an_answer_that_arrives_byte_by_byte(server, monkeypatch):
-    server.set_fault("drip")
+def test_the_deadline_covers_a_look_up_of_the_name_that_stalls(server, monkeypatch):
+    look_up, released, started = socket.getaddrinfo, threading.Event(), time.monotonic()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *name, **options: released.wait(60) and look_up(*name, **options))
     monkeypatch.setattr(hub, "_DEADLINE", 1)
     assert hub.why_unreachable(MASKED, COMMIT) == f"{server.url} did not answer within 1 s"
+    assert time.monotonic() - started < 20
+    released.set()
 
 
 @pytest.mark.parametrize("trouble", ["refused", "no name", "offline mode"])
@@ -176,19 +179,13 @@ def test_a_repository_without_safetensors_is_refused(server):
     assert not [path for path in Path(constants.HF_HUB_CACHE).rglob("*") if path.suffix == ".bin"]
 
 
-DOWNLOADS = [
+@pytest.mark.parametrize(("fault", "part", "words"), [
     ("cut", "model.safetensors", r"peer closed|[Ii]ncomplete|Consistency"),
     ("short", "model.safetensors", r"Consistency"),
-    ("forbidden", "model.safetensors", "403"),
     ("forbidden", "tree/", "403"),
     ("login page", "model.safetensors", "FileMetadataError"),
-    ("throttled", "model.safetensors", "429"),
-    ("no revision", "tree/", "RevisionNotFound"),
     ("hang", "model.safetensors", r"[Tt]imed? ?out"),
-]
-
-
-@pytest.mark.parametrize(("fault", "part", "words"), DOWNLOADS)
+])
 def test_a_failed_download_is_named_and_not_trusted_later(fault, part, words, server, monkeypatch):
     server.set_fault(fault, part)
     with monkeypatch.context() as patch:
@@ -229,8 +226,6 @@ def test_weights_that_decay_in_the_cache_are_noticed_also_without_links():
     weights.write_bytes(WEIGHTS[:-1])  # a file in the place of the link, as on Windows
     with pytest.raises(OSError, match=r"is damaged"):
         resolve_checkpoint("masked", source="auto")
-    weights.unlink()
-    assert hub.cached_snapshot(MASKED, COMMIT) is None, "a snapshot without weights is incomplete"
 
 
 def test_a_killed_download_is_not_trusted(server, tmp_path):
@@ -273,8 +268,7 @@ def test_the_first_rows_are_downloaded_once(server):
 
 @pytest.mark.parametrize(("fault", "part", "words"), [
     ("cut", "train-", r"peer closed|[Ii]ncomplete"), ("short", "train-", r"Parquet|[Rr]ange"),
-    ("corrupt", "train-", "CRC"), ("forbidden", "train-", "403"), ("login page", "train-", "Parquet"),
-    ("forbidden", "tree/", "403"),
+    ("corrupt", "train-", "CRC"), ("forbidden", "tree/", "403"),
 ])
 def test_rows_are_complete_or_absent(fault, part, words, server, monkeypatch):
     monkeypatch.setattr(corpus, "_HUB_ROWS", ALL_ROWS)  # so that the middle of the file is read
@@ -287,27 +281,25 @@ def test_rows_are_complete_or_absent(fault, part, words, server, monkeypatch):
 
 
 @pytest.mark.usefixtures("server")
-def test_rows_cut_short_in_the_cache_are_named_with_a_remedy():
+def test_rows_cut_short_in_the_cache_are_downloaded_again():
     kept = resolve_wikipedia().path
-    kept.write_bytes(kept.read_bytes()[:-9])
-    with pytest.raises(OSError, match=r"articles in .* cannot be read .*Delete the file and run the cell again"):
-        resolve_wikipedia()
-    kept.unlink()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-9])
     assert resolve_wikipedia().source == "hub"
+    assert kept.read_bytes() == whole
 
 
 @pytest.mark.usefixtures("server")
 def test_the_files_to_stream_are_listed_in_order():
-    found = wikipedia_files()
+    found, folder = wikipedia_files(), f"hf://datasets/{corpus.REPOSITORY}@{corpus.REVISION}/20231101.en"
     assert found.source == "hub"
-    assert [path.rpartition("/")[2] for path in found.files] == [f"train-0000{n}-of-00002.parquet" for n in range(2)]
-    assert all(path.startswith(f"hf://datasets/{corpus.REPOSITORY}@{corpus.REVISION}/") for path in found.files)
+    assert found.files == tuple(f"{folder}/train-0000{number}-of-00002.parquet" for number in range(2))
 
 
 # Passwords
 
 
-@pytest.mark.parametrize(("fault", "part"), [("broken", ""), ("other commit", ""), ("broken", "model.safetensors")])
+@pytest.mark.parametrize(("fault", "part"), [("other commit", ""), ("broken", "model.safetensors")])
 def test_no_password_of_a_mirror_is_in_a_message(fault, part, server, monkeypatch, caplog):
     mirror = server.url.replace("://", "://me:pass-w0rd@")
     monkeypatch.setattr(constants, "ENDPOINT", mirror)

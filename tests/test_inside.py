@@ -9,8 +9,6 @@ import torch
 from assignments import NOTEBOOKS
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from llm_tutorial.checkpoints import load_causal_lm, load_gpt2_lm, load_masked_lm
-
 LESSON = NOTEBOOKS / "solutions" / "04_inside.ipynb"
 SIZES = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4}
 
@@ -47,7 +45,6 @@ def llama(**changes):
     ("bert_logits", bert, {"hidden_act": "gelu_new", "tie_word_embeddings": False}),
     ("gpt2_logits", gpt2, {}),
     ("gpt2_logits", gpt2, {"activation_function": "gelu_pytorch_tanh", "n_inner": 30, "tie_word_embeddings": False}),
-    ("gpt2_logits", gpt2, {"activation_function": "gelu"}),
     ("llama_logits", llama, {}),
     ("llama_logits", llama, {"num_key_value_heads": 4, "tie_word_embeddings": True, "head_dim": 10}),
     ("llama_logits", llama, {"attention_bias": True, "mlp_bias": True}),
@@ -63,14 +60,3 @@ def test_logits_by_hand_are_those_of_the_library_with_random_weights_biases_and_
     found = functions()[name](ids, model.state_dict(), model.config)
     assert expected.std() > 1e-2
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(("name", "load", "bound"), [
-    ("bert_logits", load_masked_lm, 1e-4), ("gpt2_logits", load_gpt2_lm, 1e-4), ("llama_logits", load_causal_lm, 1e-3)])
-def test_logits_by_hand_are_those_of_the_bundled_models(name, load, bound):
-    tokenizer, model = load()
-    ids = tokenizer("Life is like a box of chocolates.", return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        difference = functions()[name](ids[0], model.state_dict(), model.config) - model(input_ids=ids).logits[0]
-    print(name, "largest difference of a logit:", difference.abs().max().item())
-    assert difference.abs().max() < bound

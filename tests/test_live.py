@@ -1,6 +1,7 @@
 """The model in the browser: what comes from npm is checked, and the page does without it where it cannot be had."""
 
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,14 +17,14 @@ def app(tmp_path):
     return SimpleNamespace(srcdir=tmp_path, connected=connected, connect=lambda event, _: connected.append(event))
 
 
-def test_an_archive_with_another_hash_is_refused(tmp_path, monkeypatch):
-    def pack(command, **_):
-        (tmp_path / f"onnxruntime-web-{live.VERSION}.tgz").write_bytes(b"something else")
-        return subprocess.CompletedProcess(command, 0, f"onnxruntime-web-{live.VERSION}.tgz\n")  # as npm says
+def test_an_archive_with_another_hash_is_refused(monkeypatch):
+    def pack(command, cwd, **_):
+        Path(cwd, "some.tgz").write_bytes(b"something else")
+        return subprocess.CompletedProcess(command, 0, "some.tgz\n")  # as npm says
 
     monkeypatch.setattr(subprocess, "run", pack)
     with pytest.raises(OSError, match="its sha512 is not the expected one"):
-        live.fetch_runtime(tmp_path)
+        live.npm_files("some", live.SHA512, "")
 
 
 def test_without_npm_the_page_is_as_before(app, monkeypatch):

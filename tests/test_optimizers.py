@@ -1,16 +1,15 @@
-"""MuonAdamW against PyTorch's own AdamW and Muon, and its state through saving and loading."""
+"""MuonAdamW against PyTorch's own AdamW and Muon, and with the scaler that fp16 needs."""
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llm_tutorial.optimizers import POLAR_EXPRESS, MuonAdamW, muon_parameter_groups, orthogonalize
 
 JORDAN = ((3.4445, -4.7750, 2.0315),) * 5  # those of torch.optim.Muon
-SHAPES = [(24, 24), (64, 16), (16, 64), (1, 8)]
+SHAPES = [(64, 16), (16, 64), (1, 8)]
 
 
 def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
@@ -26,24 +25,19 @@ def run(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], steps: in
         optimizer.step()
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("betas", [(0.9, 0.95), (0.8, 0.999)])
-def test_groups_without_muon_equal_torchs_adamw(weight_decay, betas):
+def test_groups_without_muon_equal_torchs_adamw():
     ours, theirs = parameters((8, 4), (4,)), parameters((8, 4), (4,))
-    group = {"params": ours, "lr": 1e-2, "muon": False, "weight_decay": weight_decay}
-    run(MuonAdamW([group], betas=betas), ours, 20)
-    run(torch.optim.AdamW(theirs, lr=1e-2, betas=betas, weight_decay=weight_decay), theirs, 20)
+    run(MuonAdamW([{"params": ours, "lr": 1e-2, "muon": False, "weight_decay": 0.1}], betas=(0.8, 0.999)), ours, 20)
+    run(torch.optim.AdamW(theirs, lr=1e-2, betas=(0.8, 0.999), weight_decay=0.1), theirs, 20)
     torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_groups_with_muon_equal_torchs_muon(shape, weight_decay):
+def test_groups_with_muon_equal_torchs_muon(shape):
     ours, theirs = parameters(shape), parameters(shape)
-    group = {"params": ours, "lr": 0.02, "muon": True, "weight_decay": weight_decay}
-    run(MuonAdamW([group], coefficients=JORDAN, momentum=0.95, bf16=True), ours, 5)
-    options = {"adjust_lr_fn": "match_rms_adamw", "nesterov": True, "weight_decay": weight_decay}
-    run(torch.optim.Muon(theirs, lr=0.02, **options), theirs, 5)
+    group = {"params": ours, "lr": 0.02, "muon": True, "weight_decay": 0.1, "momentum": 0.95, "coefficients": JORDAN}
+    run(MuonAdamW([group], bf16=True), ours, 5)
+    run(torch.optim.Muon(theirs, lr=0.02, adjust_lr_fn="match_rms_adamw", weight_decay=0.1), theirs, 5)
     moved = (theirs[0] - parameters(shape)[0]).norm()
     # bfloat16 has eight significant bits, and the two round at different places.
     assert (ours[0] - theirs[0]).norm() < 0.04 * moved
@@ -81,22 +75,6 @@ def both_groups(weights: list[nn.Parameter]) -> list[dict]:
             {"params": weights[1:], "lr": 0.01, "muon": False}]
 
 
-def test_a_saved_state_continues_as_if_never_interrupted(tmp_path):
-    whole, halves = parameters((8, 4), (4,)), parameters((8, 4), (4,))
-    optimizer = MuonAdamW(both_groups(whole))
-    run(optimizer, whole, 3, seed=1)
-    run(optimizer, whole, 3, seed=2)
-
-    first = MuonAdamW(both_groups(halves))
-    run(first, halves, 3, seed=1)
-    torch.save(first.state_dict(), tmp_path / "optimizer.pt")
-    fresh = MuonAdamW(both_groups(halves))
-    fresh.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
-    assert [group["muon"] for group in fresh.param_groups] == [True, False]
-    run(fresh, halves, 3, seed=2)
-    assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
-
-
 def test_the_precision_of_the_iterations_is_the_devices_and_not_the_checkpoints():
     def first_step(begun_in_bf16: bool, bf16: bool) -> torch.Tensor:
         weights = parameters((8, 4), (4,))
@@ -109,54 +87,43 @@ def test_the_precision_of_the_iterations_is_the_devices_and_not_the_checkpoints(
     assert not torch.equal(first_step(True, True), first_step(False, False))
 
 
-def scaled_run(gradients, *, init_scale: float | None) -> tuple[list[nn.Parameter], MuonAdamW, list[float], list[bool]]:
-    """Take a step for each gradient as the Trainer does, with accelerate's wrapper; a scale of None is fp32."""
-    Accelerator(cpu=True)  # the wrapper reads its state
-    weights = parameters((8, 4), (4,))
-    optimizer = MuonAdamW(both_groups(weights))
-    scaler = None if init_scale is None else torch.amp.GradScaler("cpu", init_scale=init_scale)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    wrapped = AcceleratedOptimizer(optimizer, scaler=scaler)
-    skipped = []
-    for step in gradients:
-        loss = sum((weight * gradient).sum() for weight, gradient in zip(weights, step, strict=True))
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        if scaler is not None:
-            scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        wrapped.step()
-        skipped.append(wrapped.step_was_skipped)
-        if not skipped[-1]:
-            schedule.step()
-        optimizer.zero_grad()
-    return weights, optimizer, schedule.get_last_lr(), skipped
-
-
 def test_a_scaler_for_fp16_changes_nothing_but_skips_steps_with_infinite_gradients():
+    def trained(gradients, scaler):
+        weights = parameters((8, 4), (4,))
+        optimizer = MuonAdamW(both_groups(weights))
+        for step in gradients:
+            scaler.scale(sum((weight * each).sum() for weight, each in zip(weights, step, strict=True))).backward()
+            scaler.step(optimizer, None)  # as accelerate's wrapper calls it
+            scaler.update()
+            optimizer.zero_grad()
+        return weights, optimizer.state[weights[1]]["step"]
+
     source = torch.Generator().manual_seed(2)
     steps = [[torch.randn(shape, generator=source) for shape in ((8, 4), (4,))] for _ in range(4)]
     broken = [torch.full((8, 4), torch.inf), torch.ones(4)]
-    weights, optimizer, rates, skipped = scaled_run([*steps[:2], broken, *steps[2:]], init_scale=1024.0)
-    expected, plain, plain_rates, _ = scaled_run(steps, init_scale=None)
-    assert skipped == [False, False, True, False, False]
-    assert all(torch.equal(one, other) for one, other in zip(weights, expected, strict=True)), "scaled, then clipped"
-    assert rates == plain_rates == [0.02 / 5, 0.01 / 5], "the schedule stands still too"
-    assert optimizer.state[weights[1]]["step"] == plain.state[expected[1]]["step"] == 4
+    weights, count = trained([*steps[:2], broken, *steps[2:]], torch.amp.GradScaler("cpu", init_scale=1024.0))
+    expected, _ = trained(steps, torch.amp.GradScaler("cpu", enabled=False))
+    assert all(torch.equal(one, other) for one, other in zip(weights, expected, strict=True))
+    assert count == 4
 
 
-def test_a_closure_is_called_with_gradients_and_parameters_without_one_stay_as_they_are():
+class Reads(TorchDispatchMode):
+    """Counts how often Python asks for the value of a tensor, for which a GPU has to finish its queue."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_asks_for_no_value():
     weights = parameters((8, 4), (4,))
-
-    def closure():
-        loss = weights[0].square().sum()
-        loss.backward()
-        return loss
-
     optimizer = MuonAdamW(both_groups(weights))
-    losses = [optimizer.step(closure).item() for _ in range(3)]
-    assert losses == sorted(losses, reverse=True)
-    assert losses[0] > losses[-1]
-    assert torch.equal(weights[1], parameters((8, 4), (4,))[1])
+    run(optimizer, weights, 1)
+    with Reads() as reads:
+        optimizer.step()
+    assert reads.count == 0
 
 
 def test_the_matrices_of_the_blocks_go_to_muon_and_every_parameter_to_one_group(causal_lm):
@@ -176,14 +143,3 @@ def test_the_matrices_of_a_llamas_blocks_go_to_muon_too():
     muon, _ = muon_parameter_groups(model, muon_lr=0.02, adamw_lr=0.001)
     assert {id(weight) for weight in muon["params"]} == {
         id(weight) for name, weight in model.named_parameters() if "proj" in name}
-
-
-@pytest.mark.parametrize("group", [{"lr": 0.1}, {"muon": True}, {"lr": -0.1, "muon": True}])
-def test_a_group_without_muon_or_a_learning_rate_is_refused(group):
-    with pytest.raises(ValueError, match="needs 'muon' and a learning rate 'lr' of at least 0"):
-        MuonAdamW([{"params": parameters((8, 4)), **group}])
-
-
-def test_a_model_without_blocks_has_nothing_for_muon():
-    with pytest.raises(ValueError, match="Linear has no weight matrices in blocks named 'h' or 'layers'"):
-        muon_parameter_groups(nn.Linear(2, 2), muon_lr=0.1, adamw_lr=0.1)

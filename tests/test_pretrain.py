@@ -20,12 +20,12 @@ from datasets import Dataset
 from transformers import AutoTokenizer, GPT2LMHeadModel
 from two_processes import BATCH, DOCUMENTS, started
 
-from llm_tutorial import chunking, cli, corpus, training
+from llm_tutorial import chunking, cli, corpus
 from llm_tutorial.commands import pretrain
 from llm_tutorial.commands.pretrain import changed_preset
 from llm_tutorial.corpus import load_introductions, load_wikipedia
 from llm_tutorial.reporting import TrainingProgress
-from llm_tutorial.training import PRESETS, Preset, newest_checkpoint
+from llm_tutorial.training import PRESETS, Preset
 
 SMOKE = PRESETS["smoke"]
 SECONDS = 300  # that a process may take on a busy machine
@@ -90,17 +90,13 @@ OTHER = {"name": "mine", "layers": 3, "width": 96, "heads": 3, "batch": 6, "epoc
 def test_every_field_of_a_preset_can_be_set():
     changed = changed_preset(SMOKE, [f"{name}={value}" for name, value in OTHER.items()])
     assert changed == Preset(**OTHER)
-    assert [type(value) for value in vars(changed).values()] == [type(value) for value in OTHER.values()]
     optional = {field.name for field in dataclasses.fields(Preset) if "None" in field.type}
     assert changed_preset(changed, [f"{name}=none" for name in optional]) == dataclasses.replace(
         changed, **dict.fromkeys(optional))
-    assert changed_preset(SMOKE, []) == SMOKE
 
 
 @pytest.mark.parametrize(("setting", "message"), [
     ("layerz=3", "--set layerz=3: a preset has no field 'layerz'. Write field=value with one of name, layers, width"),
-    ("3", "--set 3: a preset has no field '3'"),
-    ("layers=2.5", "--set layers=2.5: '2.5' is not a value for layers, which takes int."),
     ("layers=none", "--set layers=none: 'none' is not a value for layers, which takes int."),
     ("muon_lr=fast", "--set muon_lr=fast: 'fast' is not a value for muon_lr, which takes float or none."),
 ])
@@ -115,7 +111,7 @@ def called(monkeypatch, tmp_path):
     calls = []
 
     def call(preset, output_dir, **others):
-        calls.append((preset, output_dir, others["data"], others["column"]))
+        calls.append((preset, output_dir, *others.values()))
         return {"steps": 1, "validation_loss": 1.0, "model": "model"}
 
     monkeypatch.chdir(tmp_path)
@@ -133,17 +129,9 @@ def test_options_reach_the_training(called, capsys):
     assert json.loads(Path("new/figures.json").read_text(encoding="utf-8"))["steps"] == 1
 
 
-@pytest.mark.usefixtures("called")
-def test_only_the_main_process_prints_and_writes(capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    assert cli.main(["pretrain", "--json", "figures.json"]) == 0
-    assert (capsys.readouterr().out, Path("figures.json").exists()) == ("", False)
-
-
 @pytest.mark.parametrize(("more", "message"), [
     (["--data", "nowhere.txt"], "nowhere.txt does not exist"),
     (["--set", "batch=6"], "A batch of 6 cannot be divided equally among 4 processes: choose a multiple of 4"),
-    (["--set", "batch=0"], "A batch of 0 cannot be divided"),
     (["--data", "stream"], "A stream has no end, so the training needs one: give --max-steps"),
 ])
 def test_errors_are_told_in_a_line_before_anything_is_trained(tmp_path, monkeypatch, capsys, more, message):
@@ -159,31 +147,22 @@ def test_errors_are_told_in_a_line_before_anything_is_trained(tmp_path, monkeypa
 
 def test_the_model_and_the_figures_are_kept(whole):
     found = figures(whole)
-    assert sorted(path.name for path in (whole / "model").iterdir()) == [
-        "config.json", "figures.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-        "tokenizer_config.json"]
     assert json.loads((whole / "model" / "figures.json").read_text(encoding="utf-8")) == found
-    assert list(found) == [
-        "preset", "data", "seed", "device", "world_size", "training_chunks", "validation_chunks", "parameters",
-        "precision", "batch_per_process", "first_step", "steps", "tokens", "seconds", "tokens_per_second", "losses",
-        "validation_losses", "validation_loss", "model"]
     tokenizer = AutoTokenizer.from_pretrained(whole / "model", trust_remote_code=False)
     assert (len(tokenizer), tokenizer.decode(tokenizer("a box")["input_ids"])) == (512, "a box")
     assert found["preset"] == vars(dataclasses.replace(SMOKE, context_length=64, max_steps=15))
     assert [entry["step"] for entry in found["losses"]] == list(range(1, 16))
     assert found["losses"][-1]["loss"] < found["losses"][0]["loss"] - 0.2
     assert (found["data"], found["world_size"], found["steps"], found["first_step"]) == ("files", 1, 15, 0)
-    assert found["tokens"] == 15 * 4 * 64
-    assert found["tokens_per_second"] == pytest.approx(found["tokens"] / found["seconds"])
+    assert found["tokens"] == 15 * 4 * 64 == pytest.approx(found["tokens_per_second"] * found["seconds"])
     assert found["training_chunks"] % 4 == 0
     assert found["steps"] * 4 > found["training_chunks"], "the run goes beyond an epoch"
-    assert found["validation_chunks"].bit_count() == 1, "any number of processes divides them in the same way"
     assert found["validation_losses"][-1]["loss"] == pytest.approx(found["validation_loss"], abs=0.1)
 
 
 @pytest.fixture(scope="module")
 def two(base):
-    """The folder of the same run in two processes, which were ended once and then trained on streams."""
+    """The folder of the same run in two processes, which trained on a stream first and were ended once."""
     processes = started(str(Path(__file__).with_name("two_processes.py")), str(base), *options(base / "two"))
     outputs = [process.communicate(timeout=SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -194,7 +173,7 @@ def two(base):
 
 def test_two_processes_have_the_losses_of_one(whole, two):
     one, other = figures(whole), figures(two)
-    assert (other["world_size"], other["batch_per_process"], other["first_step"]) == (2, 2, 8)
+    assert (other["world_size"], other["first_step"]) == (2, 8)
     for key in ("losses", "validation_losses"):
         assert [entry["step"] for entry in other[key]] == [entry["step"] for entry in one[key]]
         assert [entry["loss"] for entry in other[key]] == pytest.approx([entry["loss"] for entry in one[key]], abs=1e-4)
@@ -202,23 +181,15 @@ def test_two_processes_have_the_losses_of_one(whole, two):
     assert_same_weights(two, whole, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["two files", "one file"])
-def test_of_two_processes_each_reads_its_own_part_of_a_stream(two, name):
-    by_process = [json.loads((two.parent / f"seen-{rank}.json").read_text())[name] for rank in (0, 1)]
+def test_of_two_processes_each_reads_its_own_file_of_a_stream(two):
+    by_process = [json.loads((two.parent / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
     assert [[len(step) for step in steps] for steps in by_process] == [[BATCH // 2] * 8] * 2
-    seen = [{number for step in steps for number in step} for steps in by_process]
-    assert [len(numbers) for numbers in seen] == [DOCUMENTS, DOCUMENTS], "each process reads a document once"
-    assert seen[0] | seen[1] == set(range(2 * DOCUMENTS)), "none is left out"
-    if name == "two files":  # then each process opens one
-        assert sorted(map(sorted, seen)) == [list(range(DOCUMENTS)), list(range(DOCUMENTS, 2 * DOCUMENTS))]
+    seen = [sorted(number for step in steps for number in step) for steps in by_process]
+    assert sorted(seen) == [list(range(DOCUMENTS)), list(range(DOCUMENTS, 2 * DOCUMENTS))]
 
 
-@pytest.mark.parametrize(("processes", "batch"), [(1, 32), (2, 16), (3, 1), (4, 8), (64, 1)])
-def test_all_validation_chunks_count_alike(monkeypatch, processes, batch):
-    monkeypatch.setattr(training, "training_arguments", lambda *_, **given: given)
+def test_processes_share_the_validation_chunks_equally():
     chunks = Dataset.from_dict({"input_ids": [[1]] * 320})
-    given = pretrain._arguments(SMOKE, Path(), None, {"train": chunks, "valid": chunks}, processes, 0)
-    assert given["per_device_eval_batch_size"] == batch
     kept = [len(pretrain._evenly_divided(chunks.select(range(count)))) for count in (1, 3, 31, 32, 63, 320)]
     assert kept == [1, 2, 16, 32, 32, 320]
 
@@ -229,11 +200,11 @@ def test_all_validation_chunks_count_alike(monkeypatch, processes, batch):
     ("articles", "texts to train on: 50, to validate with: 50"),
     ("introductions", "texts to train on: 700, to validate with: 500"),
 ])
-def test_articles_are_chunked_one_by_one_and_introductions_packed_in_whole_batches(monkeypatch, data, told):
-    introductions, lines = load_introductions().select(range(1200)), []
+def test_articles_are_chunked_one_by_one_and_introductions_packed_in_whole_batches(monkeypatch, capsys, data, told):
+    introductions = load_introductions().select(range(1200))
     monkeypatch.setattr(corpus, "load_introductions", lambda: introductions)
-    tokenizer, datasets, name = pretrain._training_data(data, SMOKE, 42, lines.append)
-    assert (lines, len(tokenizer), name) == ([told], 512, data)
+    tokenizer, datasets, name = pretrain._training_data(data, SMOKE)
+    assert (capsys.readouterr().out, len(tokenizer), name) == (f"{told}\n", 512, data)
     assert len(datasets["train"]) % SMOKE.batch == 0
     ids = datasets["train"]["input_ids"][:]
     assert any(tokenizer.eos_token_id in row for row in ids) is (data == "introductions")
@@ -242,13 +213,13 @@ def test_articles_are_chunked_one_by_one_and_introductions_packed_in_whole_batch
         assert ids == [*by_hand, *by_hand[:len(ids) - len(by_hand)]]
 
 
-def test_one_text_file_is_trained_on_and_validates_with_its_last_tenth(tmp_path):
-    book, lines = tmp_path / "book.txt", []
-    book.write_text("\n".join(f"Line {n} of a book." for n in range(2000)), encoding="utf-8")
+def test_one_text_file_is_trained_on_and_validates_with_its_last_tenth(tmp_path, capsys):
+    (tmp_path / "book.txt").write_text("\n".join(f"Line {n} of a book." for n in range(2000)), encoding="utf-8")
     (tmp_path / "cover.png").write_bytes(b"\x89PNG\0")
-    tokenizer, datasets, name = pretrain._training_data([tmp_path], SMOKE, 42, lines.append)
-    assert (name, lines[-1]) == ("files", "texts to train on: 1, to validate with: 1")
-    assert lines[0].startswith("Passed over 1 .png file(s). The first: ")
+    tokenizer, datasets, _ = pretrain._training_data([tmp_path], SMOKE)
+    passed_over, sizes = capsys.readouterr().out.splitlines()
+    assert passed_over.startswith("Passed over 1 .png file(s). The first: ")
+    assert sizes == "texts to train on: 1, to validate with: 1"
     assert tokenizer.decode(datasets["train"][0]["input_ids"]).startswith("Line 0 of")
     assert re.match(r"\s*Line 18\d\d of", tokenizer.decode(datasets["valid"][0]["input_ids"]))
 
@@ -290,7 +261,7 @@ def test_a_stream_is_trained_on_and_goes_on_where_it_was(folder, monkeypatch, ca
 
 
 def test_a_stream_leaves_out_the_documents_held_out(small_stream):
-    tokenizer, datasets, _ = pretrain._training_data("stream", SMOKE, 7, lambda _line: None)
+    tokenizer, datasets, _ = pretrain._training_data("stream", SMOKE)
     texts = [tokenizer.decode([index for row in rows for index in row["input_ids"]])
              for rows in (datasets["train"].take(2000), datasets["valid"])]
     for number, document in enumerate(small_stream.select(range(8))):
@@ -301,26 +272,31 @@ def test_a_stream_leaves_out_the_documents_held_out(small_stream):
 
 # Interruptions, and runs that go on.
 
-class Sends(TrainingProgress):
-    """Gets a signal at the ninth step."""
+STOPPED_WHILE_SAVING = """
+import os, signal, sys, time, torch
+from llm_tutorial import cli
+torch.set_num_threads(1)
+save = torch.save
+def stopped(value, path):
+    save(value, path)
+    if str(path).endswith(os.path.join("checkpoint-10", "optimizer.pt")):
+        os.truncate(path, 1000)
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(600)
+torch.save = stopped
+cli.main(sys.argv[2:])
+"""
 
-    number = signal.SIGTERM
 
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == 9:
-            os.kill(os.getpid(), self.number)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_stopped_goes_on_with_the_same_command(whole, folder, monkeypatch, capsys, number):
-    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-    with monkeypatch.context() as patch:
-        patch.setattr(Sends, "number", number)
-        patch.setattr(pretrain, "TrainingProgress", Sends)
-        assert run(folder) == 130
-    assert capsys.readouterr().out.endswith(f"Stopped. The same command resumes from {folder / 'checkpoint-8'}.\n")
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
-    assert not (folder / "model").exists()
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for a process itself")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_a_process_stopped_while_saving_leaves_a_run_that_goes_on_with_the_same_command(whole, folder, capsys, name):
+    number = getattr(signal, name)
+    done = subprocess.run([sys.executable, "-c", STOPPED_WHILE_SAVING, str(int(number)), *options(folder)],
+                          capture_output=True, text=True, timeout=SECONDS)
+    assert (folder / "checkpoint-10" / "model.safetensors").exists(), done.stderr
+    goes_on = f"Stopped. The same command resumes from {folder / 'checkpoint-8'}.\n"
+    assert (done.returncode, done.stdout.endswith(goes_on)) == ((130, True) if name == "SIGTERM" else (-number, False))
     assert run(folder) == 0
     assert f"resuming from {folder / 'checkpoint-8'}\ntraining from step 8 to at most 15" in capsys.readouterr().out
     found, expected = figures(folder), figures(whole)
@@ -329,32 +305,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_command(whole, folder, monk
     assert_same_weights(folder, whole)
 
 
-KILLED_WHILE_SAVING = """
-import os, signal, sys, torch
-from llm_tutorial import cli
-torch.set_num_threads(1)
-save = torch.save
-def killed(value, path):
-    save(value, path)
-    if str(path).endswith(os.path.join("checkpoint-10", "optimizer.pt")):
-        os.truncate(path, 1000)
-        os.kill(os.getpid(), signal.SIGKILL)
-torch.save = killed
-cli.main(sys.argv[1:])
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_process_killed_while_saving_leaves_a_run_that_goes_on(whole, folder):
-    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, *options(folder)], capture_output=True,
-                          text=True, timeout=SECONDS)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert (folder / "checkpoint-10" / "model.safetensors").exists()
-    assert newest_checkpoint(folder) == str(folder / "checkpoint-8")
-    assert run(folder) == 0
-    assert_same_weights(folder, whole)
-
-
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no Ctrl-C to a single process")
 def test_ctrl_c_ends_both_processes_with_one_line(folder):
     processes = started("-m", "llm_tutorial", *options(folder), "--max-steps", "1000000")
     ends = time.monotonic() + SECONDS
@@ -370,22 +321,13 @@ def test_ctrl_c_ends_both_processes_with_one_line(folder):
     assert outputs[1] == ("", "")
 
 
-WAITING = """
-import sys
-from llm_tutorial import cli
-from llm_tutorial.commands import pretrain
-pretrain._SECONDS_TO_STOP = 0.1
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM for another process")
 def test_a_process_that_waits_for_one_that_never_comes_ends_at_a_signal(folder):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
     variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": address[0],
                  "MASTER_PORT": str(address[1])}
-    process = subprocess.Popen([sys.executable, "-c", WAITING, *options(folder)], stdout=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, "-m", "llm_tutorial", *options(folder)], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, env=os.environ | variables)
     try:
         while True:  # until it listens: from then on the library waits, and Python's handlers with it
@@ -409,20 +351,8 @@ def test_a_disk_without_room_for_checkpoints_is_refused_before_the_training(fold
     assert not list(folder.glob("checkpoint-*"))
 
 
-def contents(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
 def test_a_finished_run_is_not_begun_again(whole, capsys):
-    before = contents(whole)
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert run(whole) == 2
     assert f"{whole / 'model'} is there already, so this run is finished. Choose another" in capsys.readouterr().err
-    assert contents(whole) == before
-
-
-def test_the_checkpoints_of_a_different_run_are_not_gone_on_with(whole, folder, capsys):
-    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("model"))
-    before = contents(folder)
-    assert run(folder, "--set", "learning_rate=0.1", "context_length=64") == 2
-    assert "belongs to a different run: learning_rate is 0.002 there and 0.1 here" in capsys.readouterr().err
-    assert contents(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before

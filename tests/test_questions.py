@@ -95,13 +95,11 @@ def test_the_static_page_unfolds_and_holds_everything_without_markup_of_the_text
 
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("right = true, why = \"Yes.\"", "why = \"Yes.\"", "Question 2: 0 choices are right"),
-    ("{text = \"B\",", "{text = \"B\", right = true,", "Question 2: 2 choices are right"),
     (", {text = \"C\", why = \"No.\"}", "", "Question 2: it has 2 choices"),
     ("{text = \"B\", why = \"No.\"}", "{text = \"B\"}", "Question 2: .* each choice a text and a why"),
     ("text = \"Which one?\"", "", "Question 2: it needs a text"),
     ("predict = true", "predicts = true", "Question 1: predicts is unknown"),
     ("[[question]]", "[[questions]]", "no .*question"),
-    ("]", "", "at line 2"),
 ])
 def test_a_wrong_form_is_told(old, new, message):
     with pytest.raises(ValueError, match=message):

@@ -38,25 +38,19 @@ def stored(tmp_path):
 def test_a_run_gives_outputs_time_and_the_number_of_cells(stored, tmp_path):
     path = stored(nbformat.v4.new_markdown_cell("# Title"), code(""), code("import os, sys"),
                   code("print(sys.executable, os.getcwd())"))
-    calls = []
-    run = execute_notebook(path, progress=lambda *call: calls.append(call))
+    run = execute_notebook(path)
     assert (run.notebook, run.cells, run.error) == (path, 2, None)
-    assert set(calls) <= {(0, 2), (1, 2), (2, 2)}
-    assert calls == sorted(calls)
     assert run.seconds > 0
     assert run.executed.cells[3].outputs[0].text.split() == [sys.executable, str(tmp_path)]
     assert nbformat.read(path, 4).cells[3].outputs == []
 
 
-def test_the_kernel_is_this_interpreters_and_works_in_the_chosen_folder(stored, tmp_path, monkeypatch):
+def test_the_kernel_is_this_interpreters_also_where_another_one_is_installed(stored, tmp_path, monkeypatch):
     spec = tmp_path / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": ["no-such-python"], "display_name": "other", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    (tmp_path / "work").mkdir()
-    path = stored(code("open('here', 'w').close()"), kernelspec={"name": "python3", "display_name": "other"})
-    assert execute_notebook(path, folder=tmp_path / "work").error is None
-    assert (tmp_path / "work" / "here").is_file()
+    assert execute_notebook(stored(code("1"))).error is None
 
 
 def test_peak_memory_counts_the_kernel_and_its_children(stored):
@@ -83,7 +77,6 @@ def test_a_dead_kernel_and_an_endless_cell_are_told_in_words(stored, source, tim
     run = execute_notebook(stored(code(source), code("2")), timeout=timeout)
     assert run.cells == 1
     assert words in run.error
-    assert words in run.executed.cells[0].outputs[0].evalue, "the page shows why it ends there"
 
 
 def test_in_place_stores_reference_outputs_and_nothing_of_this_computer(stored, monkeypatch):
@@ -91,30 +84,26 @@ def test_in_place_stores_reference_outputs_and_nothing_of_this_computer(stored, 
     old = nbformat.v4.new_output("display_data", data={"text/plain": "old"})
     path = stored(
         code("1 + 1", old, tags=["keep"], execution={"iopub.status.busy": "2020"}),
-        code("# skipped", old, tags=["skip-execution"]),
         code("import ipywidgets; ipywidgets.IntSlider()"),
         code("1 / 0", tags=["raises-exception"]),
         code("import os; os.environ['LLM_TUTORIAL_SOURCE']"),
         kernelspec={"name": "python3", "display_name": "Python 3"},
         widgets={"application/vnd.jupyter.widget-state+json": {}},
     )
-    path.chmod(0o644)
     ids = [cell.id for cell in nbformat.read(path, 4).cells]
     assert execute_notebook(path, in_place=True).error is None
     after = nbformat.read(path, 4)
     assert [cell.id for cell in after.cells] == ids
     assert after.cells[0].outputs[0].data["text/plain"] == "2"
     assert after.cells[0].metadata == {"tags": ["keep"]}
-    assert after.cells[1].outputs == []
-    assert after.cells[4].outputs[0].data["text/plain"] == "'offline'"
-    assert [cell.execution_count for cell in after.cells] == [1, None, 2, 3, 4]
+    assert after.cells[3].outputs[0].data["text/plain"] == "'offline'"
+    assert [cell.execution_count for cell in after.cells] == [1, 2, 3, 4]
     assert after.metadata.pop(RECORD) == library_versions()
     assert after.metadata == {
         "kernelspec": {"name": "python3", "display_name": "Python 3"},
         "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python",
                           "nbconvert_exporter": "python", "pygments_lexer": "ipython3"},
     }
-    assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in path.parent.iterdir()] == ["01.ipynb"]
 
 
@@ -147,10 +136,3 @@ def test_streams_are_joined_as_a_terminal_shows_them(stored):
     assert [(output.name, output.text[-15:]) for output in run.executed.cells[0].outputs] == [
         ("stdout", "xx\n2 of 2\ndone\n"), ("stderr", "note\nnote\nnote\n")]
     assert len(run.executed.cells[0].outputs[0].text) == 300_000 + 13
-
-
-@pytest.mark.parametrize("text", ["no json", "[]"])
-def test_a_file_that_is_no_notebook_is_refused(tmp_path, text):
-    (tmp_path / "01.ipynb").write_text(text)
-    with pytest.raises(ValueError, match=r"01\.ipynb is no notebook"):
-        execute_notebook(tmp_path / "01.ipynb")

@@ -6,7 +6,6 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,10 +17,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, TrainerSt
 from llm_tutorial import training
 from llm_tutorial.chunking import packed_dataset
 from llm_tutorial.corpus import load_wikipedia
-from llm_tutorial.device import Device, pick_device
+from llm_tutorial.device import Device
 from llm_tutorial.evaluation import recitation
 from llm_tutorial.optimizers import MuonAdamW
-from llm_tutorial.reporting import TrainingProgress
 from llm_tutorial.training import (
     PRESETS,
     FiniteLoss,
@@ -69,22 +67,12 @@ def test_every_preset_gives_a_model_and_arguments(name, causal_tokenizer, tmp_pa
     assert not arguments.logging_nan_inf_filter, "the log would hide a loss of NaN"
 
 
-@pytest.mark.parametrize(("name", "positions"), [("cuda", 128), ("gpt2", 1024)])
-def test_the_full_size_presets_are_gpt2(name, positions):
-    tokenizer = preset_tokenizer(name, [])
+def test_the_preset_for_streams_is_gpt2_with_steps_of_half_a_million_tokens_in_parts(tmp_path):
     with torch.device("meta"):
-        model = new_model(name, tokenizer)
-    assert model.num_parameters() == 124_439_808 - (1024 - positions) * 768
-    assert PRESETS[name].muon_lr is None
-
-
-def test_the_preset_for_streams_makes_steps_of_half_a_million_tokens_in_parts(tmp_path):
-    arguments = training_arguments("gpt2", tmp_path)
+        assert new_model("gpt2", preset_tokenizer("gpt2", [])).num_parameters() == 124_439_808
+    preset, arguments = PRESETS["gpt2"], training_arguments("gpt2", tmp_path)
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 64)
-    assert 8 * 64 * PRESETS["gpt2"].context_length == 2**19
-    assert PRESETS["gpt2"].stop_at is None
-    shared = training_arguments("gpt2", tmp_path, per_device_train_batch_size=PRESETS["gpt2"].batch // 4)
-    assert (shared.per_device_train_batch_size, shared.gradient_accumulation_steps) == (8, 16)
+    assert (8 * 64 * preset.context_length, preset.stop_at, preset.muon_lr) == (2**19, None, None)
 
 
 @pytest.mark.parametrize(("name", "rows", "allowed"), [("cuda", 32, 8), ("gpt2", 32, 1), ("smoke", 3, 3)])
@@ -94,40 +82,23 @@ def test_a_batch_to_validate_with_has_no_more_logits_than_memory_for_them(tmp_pa
 
 
 def test_a_device_picks_the_preset_of_its_name_and_an_unknown_name_is_refused():
-    assert pick_preset(pick_device()) is PRESETS["cpu"]
     assert pick_preset(Device("cuda", True, "")) is PRESETS["cuda"]
-    assert pick_preset(SMOKE) is SMOKE
     with pytest.raises(ValueError, match="Unknown preset 'tpu': use one of cpu, cuda, gpt2, mps, smoke"):
         pick_preset("tpu")
 
 
-@pytest.mark.parametrize(("device", "expected"), [
-    (Device("cpu", True, ""), {"use_cpu": True, "bf16": True}),
-    (Device("cuda", True, ""), {"bf16": True, "fp16": False, "tf32": True, "optim": "adamw_torch_fused"}),
-    (Device("cuda", False, "", fp16=True), {"bf16": False, "fp16": True, "tf32": False, "optim": "adamw_torch_fused"}),
-    (Device("mps", False, ""), {}),
-])
-def test_each_device_gets_its_arguments_and_overrides_go_before_the_preset(monkeypatch, device, expected):
-    monkeypatch.setattr(training, "_OneGpuArguments", dict)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    plain = training_arguments("smoke", "out", device=Device("none", False, ""))
-    assert training_arguments("smoke", "out", device=device) == plain | expected
-    assert training_arguments("smoke", "out", device=device, max_steps=7) == plain | expected | {"max_steps": 7}
-
-
-def test_an_amd_gpu_is_not_asked_for_tf32(monkeypatch):
-    monkeypatch.setattr(training, "_OneGpuArguments", dict)
-    monkeypatch.setattr(torch.version, "cuda", None)
-    arguments = training_arguments("smoke", "out", device=Device("cuda", True, ""))
-    assert (arguments["bf16"], arguments["tf32"]) == (True, False)
+@pytest.mark.parametrize("device", [Device("cpu", True, ""), Device("cuda", False, "", fp16=True)])
+def test_the_device_decides_the_precision_and_overrides_go_before_the_preset(monkeypatch, device):
+    monkeypatch.setattr(training, "_OneGpuArguments", dict)  # this machine may have no such GPU
+    arguments = training_arguments("smoke", "out", device=device, max_steps=7)
+    assert (arguments["use_cpu"], arguments["max_steps"]) == (device.name == "cpu", 7)
+    assert (arguments["bf16"], arguments["fp16"]) == (device.bf16, device.fp16)
 
 
 def test_a_presets_tokenizer_has_the_size_wanted_and_encodes_any_text():
-    texts = load_wikipedia(6, 3)["train"]["text"][:]
-    tokenizer = preset_tokenizer("smoke", texts)
+    tokenizer = preset_tokenizer("smoke", load_wikipedia(6, 3)["train"]["text"])
     assert (len(tokenizer), len(preset_tokenizer("cuda", []))) == (512, 50_257)
-    for text in ("żółć 漢字 🙂", texts[0]):
-        assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer.decode(tokenizer("żółć 漢字 🙂").input_ids) == "żółć 漢字 🙂"
 
 
 def test_new_models_embeddings_start_as_far_apart_as_the_preset_says(causal_tokenizer):
@@ -140,29 +111,18 @@ def test_new_models_embeddings_start_as_far_apart_as_the_preset_says(causal_toke
 
 # The loss.
 
-@pytest.mark.parametrize("batch", [3, 16])
-def test_the_trainer_reports_the_shifted_cross_entropy(causal_lm, causal_tokenizer, chunks, tmp_path, batch):
-    trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, per_device_eval_batch_size=batch)
-    ids = torch.tensor(chunks["valid"]["input_ids"][:])
-    expected = loss_by_hand(causal_lm, ids.tolist())
-    assert causal_lm(input_ids=ids, labels=ids).loss.item() == pytest.approx(expected, rel=1e-6)
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_training_loss_is_the_shifted_cross_entropy_too(causal_lm, causal_tokenizer, chunks, tmp_path, accumulate):
-    trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, max_steps=1,
-                            per_device_train_batch_size=10 // accumulate, gradient_accumulation_steps=accumulate)
-    expected = loss_by_hand(causal_lm, chunks["train"]["input_ids"][:])
-    assert trainer.train().training_loss == pytest.approx(expected, rel=1e-5)
+def test_the_trainer_reports_the_shifted_cross_entropy(causal_lm, causal_tokenizer, chunks, tmp_path):
+    expected = {split: loss_by_hand(causal_lm, chunks[split]["input_ids"][:]) for split in ("train", "valid")}
+    trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, max_steps=1, per_device_eval_batch_size=3,
+                            per_device_train_batch_size=5, gradient_accumulation_steps=2)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected["valid"], rel=1e-5)
+    assert trainer.train().training_loss == pytest.approx(expected["train"], rel=1e-5)
 
 
 class LogitsInFloat32(TorchDispatchMode):
     """Counts how often a tensor as wide as the vocabulary is converted to float32."""
 
-    def __init__(self, vocabulary):
-        super().__init__()
-        self.vocabulary, self.count = vocabulary, 0
+    vocabulary, count = 288, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -171,24 +131,11 @@ class LogitsInFloat32(TorchDispatchMode):
         return result
 
 
-def test_half_precision_logits_are_converted_once_and_weights_stay_the_same(
-    causal_lm, causal_tokenizer, chunks, tmp_path
-):
-    start = {name: value.clone() for name, value in causal_lm.state_dict().items()}
-
-    def trained(by_the_model):
-        causal_lm.load_state_dict(start)
-        trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, device=Device("cpu", True, ""),
-                                max_steps=3)
-        if by_the_model:
-            trainer.compute_loss_func = None
-        with LogitsInFloat32(len(causal_tokenizer)) as converted:
-            trainer.train()
-        return converted.count, {name: value.clone() for name, value in causal_lm.state_dict().items()}
-
-    (once, weights), (twice, expected) = trained(False), trained(True)
-    assert (once, twice) == (3, 6)
-    assert all(torch.equal(value, expected[name]) for name, value in weights.items())
+def test_half_precision_logits_are_converted_once(causal_lm, causal_tokenizer, chunks, tmp_path):
+    trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, device=Device("cpu", True, ""), max_steps=3)
+    with LogitsInFloat32() as converted:
+        trainer.train()
+    assert converted.count == 3
 
 
 def test_packed_rows_teach_the_model_where_a_text_ends(causal_lm, causal_tokenizer, tmp_path):
@@ -206,7 +153,6 @@ def test_no_more_than_32_validation_chunks_are_taken_during_the_training(
     many = {"train": chunks["train"], "valid": Dataset.from_dict({"input_ids": [[i] * 4 for i in range(130)]})}
     taken = small_trainer(causal_lm, many, causal_tokenizer, tmp_path).eval_dataset["input_ids"][:]
     assert taken == [[i] * 4 for i in range(0, 130, 5)]
-    assert len(small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path).eval_dataset) == 7
 
 
 # Training.
@@ -229,11 +175,6 @@ def test_the_smoke_preset_learns_in_20_steps_with_muon_and_says_nothing(capsys, 
     assert capsys.readouterr().out == ""
 
 
-def test_a_preset_without_muon_leaves_the_optimizer_to_the_trainer(causal_lm, causal_tokenizer, chunks, tmp_path):
-    preset = replace(SMOKE, muon_lr=None)
-    assert small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, preset=preset).optimizer is None
-
-
 def test_a_stream_is_trained_on_without_being_read_in_advance(causal_lm, causal_tokenizer, chunks, tmp_path):
     read = []
 
@@ -249,20 +190,17 @@ def test_a_stream_is_trained_on_without_being_read_in_advance(causal_lm, causal_
     trainer.train()
     assert trainer.state.global_step == 4
     assert len(read) >= 4 * 4
-    with pytest.raises(ValueError, match=r"stop_at=0\.5 needs training chunks that can be counted, and a stream"):
-        small_trainer(causal_lm, datasets, causal_tokenizer, tmp_path, preset=replace(SMOKE, stop_at=0.5))
 
 
-@pytest.mark.parametrize("split", ["train", "valid"])
-@pytest.mark.parametrize(("rows", "message"), [
-    ([], "There is no '{}' chunk: give texts longer than the context length"),
-    ([[1] * 65], "A '{}' chunk has 65 tokens, but the model has 64 positions: chunk with a shorter context_length"),
-    ([[1, 288]], "A '{}' chunk has token id 288, but the model's vocabulary has 288 entries: use the same tokenizer"),
+@pytest.mark.parametrize(("split", "rows", "message"), [
+    ("train", [], "There is no 'train' chunk: give texts longer than the context length"),
+    ("valid", [[1] * 65], "A 'valid' chunk has 65 tokens, but the model has 64 positions: chunk with a shorter"),
+    ("train", [[1, 288]], "A 'train' chunk has token id 288, but the model's vocabulary has 288 entries: use the same"),
 ])
 def test_chunks_that_the_model_cannot_read_are_named(
     causal_lm, causal_tokenizer, chunks, tmp_path, split, rows, message
 ):
-    with pytest.raises(ValueError, match=message.format(split)):
+    with pytest.raises(ValueError, match=message):
         small_trainer(causal_lm, dict(chunks) | {split: Dataset.from_dict({"input_ids": rows})}, causal_tokenizer,
                       tmp_path)
 
@@ -317,16 +255,6 @@ def test_a_share_that_would_never_or_always_stop_is_refused(share):
         StopWhenRecited([[1] * 32], share)
 
 
-@pytest.mark.parametrize("start", [0, 5, None])
-def test_prompts_begin_where_they_are_asked_to(start, monkeypatch):
-    asked = []
-    monkeypatch.setattr(training, "recited_share", lambda *_, start: asked.append(start) or 1.0)
-    control = SimpleNamespace(should_training_stop=False)
-    stop = StopWhenRecited([[1] * 64], start=start)
-    stop.on_log(None, SimpleNamespace(global_step=3), control, logs={"loss": 0.5})
-    assert (asked, stop.shares, control.should_training_stop) == ([start], [(3, 1.0)], True)
-
-
 # Runs that are killed and resumed. A process that is killed leaves the same files as one that ends at that place.
 
 class Killed(BaseException):
@@ -360,7 +288,7 @@ def killed_in(monkeypatch, owner, name, ending):
     monkeypatch.setattr(owner, name, call)
 
 
-def resumable(tokenizer, folder, *callbacks, seed=0, preset=SMOKE, **overrides):
+def resumable(tokenizer, folder, *callbacks, preset=SMOKE, seed=0, **overrides):
     """A trainer whose model has dropout, so that random numbers matter; three steps make an epoch."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=16, n_embd=16, n_layer=2, n_head=2,
@@ -369,7 +297,7 @@ def resumable(tokenizer, folder, *callbacks, seed=0, preset=SMOKE, **overrides):
     chunks = {"train": Dataset.from_dict({"input_ids": ids[:10]}), "valid": Dataset.from_dict({"input_ids": ids[10:]})}
     # Checkpoints fall between logs, and both inside epochs.
     options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "logging_steps": 3} | overrides
-    return small_trainer(model, chunks, tokenizer, folder, *callbacks, preset=preset, **options)
+    return small_trainer(model, chunks, tokenizer, folder, *callbacks, preset=preset, seed=seed, **options)
 
 
 @pytest.fixture(scope="module")
@@ -389,12 +317,10 @@ def logs(trainer):
 
 @pytest.mark.parametrize(("kill", "begins"), [
     (KilledAtStep(5), 4),
-    (KilledAtStep(8), 6),
     ((torch, "save", "checkpoint-4/optimizer.pt"), 2),
     ((torch, "save", "checkpoint-2/scheduler.pt"), 0),
-    ((TrainerState, "save_to_json", "checkpoint-6/trainer_state.json"), 4),
     ((shutil, "rmtree", "/checkpoint-2"), 6),
-], ids=["between saves", "at the last step", "optimizer", "first checkpoint", "state", "deletion of an old one"])
+], ids=["between saves", "optimizer", "first checkpoint", "deletion of an old one"])
 def test_a_run_that_is_killed_and_resumed_equals_one_that_is_not(
     uninterrupted, causal_tokenizer, tmp_path, monkeypatch, kill, begins
 ):
@@ -432,10 +358,10 @@ def test_a_checkpoint_without_its_last_file_is_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "different"), [
-    ({"learning_rate": 1e-3}, "learning_rate is 0.002 there and 0.001 here"),
-    ({"per_device_train_batch_size": 8}, "batch is 4 there and 8 here"),
+    ({"learning_rate": 1e-3, "per_device_train_batch_size": 8},
+     "batch is 4 there and 8 here; learning_rate is 0.002 there and 0.001 here"),
     ({"preset": replace(SMOKE, muon_lr=None, width=96)}, "muon_lr is 0.005 there and None here; width is 64 there"),
-    ({"seed": 1}, r"training_chunks is \w{12} there and \w{12} here; validation_chunks is"),
+    ({"seed": 1}, r"seed is 0 there and 1 here; train_chunks is \w{12} there and \w{12} here; valid_chunks is"),
 ])
 def test_the_folder_of_a_different_run_is_refused_and_stays_as_it_is(
     uninterrupted, causal_tokenizer, tmp_path, changes, different
@@ -458,17 +384,13 @@ def test_a_batch_in_parts_is_the_same_run(uninterrupted, causal_tokenizer, tmp_p
     assert trainer.state.global_step == 8
 
 
-@pytest.mark.parametrize("begun", ["bf16", "fp16"])
-def test_another_precision_is_noted_unless_the_run_was_begun_in_fp16(uninterrupted, causal_tokenizer, tmp_path, begun):
+def test_a_run_that_was_begun_in_fp16_goes_on_in_fp16(uninterrupted, causal_tokenizer, tmp_path):
     folder = Path(shutil.copytree(uninterrupted.args.output_dir, tmp_path / "run"))
-    facts = json.loads((folder / "run.json").read_text(encoding="utf-8")) | {begun: True}
-    (folder / "run.json").write_text(json.dumps(facts), encoding="utf-8")
-    if begun == "fp16":  # whose checkpoints hold the state of a scaler
-        with pytest.raises(ValueError, match="different run: fp16 is True there and False here"):
-            resumable(causal_tokenizer, folder)
-    else:
-        with pytest.warns(UserWarning, match="begun in another precision: bf16 is True there and False here. The tr"):
-            resumable(causal_tokenizer, folder).train(resume_from_checkpoint=newest_checkpoint(folder))
+    record = folder / "run.json"
+    facts = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps(facts | {"fp16": True}), encoding="utf-8")
+    with pytest.raises(ValueError, match="different run: fp16 is True there and False here"):
+        resumable(causal_tokenizer, folder)
 
 
 def test_a_folder_without_a_whole_checkpoint_is_free_for_another_run(causal_tokenizer, tmp_path):
@@ -476,13 +398,13 @@ def test_a_folder_without_a_whole_checkpoint_is_free_for_another_run(causal_toke
         resumable(causal_tokenizer, tmp_path, KilledAtStep(1)).train()
     resumable(causal_tokenizer, tmp_path, max_steps=2).train()
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    (tmp_path / "run.json").unlink()
-    with pytest.raises(ValueError, match="activation is None there and gelu_new here"):
+    (tmp_path / "run.json").unlink()  # as if the folder had been deleted during the training
+    with pytest.raises(ValueError, match=r"has checkpoints but no run\.json, .* Choose another output_dir, or delete"):
         resumable(causal_tokenizer, tmp_path, max_steps=2)
 
 
 def test_processes_with_different_data_are_refused(causal_tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "gather_object", lambda given: [*given, given[0] | {"tokenizer": "other"}])
+    monkeypatch.setattr(training, "gather_object", lambda given: [*given, given[0] | {"train_chunks": "other"}])
     with pytest.raises(ValueError, match="The processes of this run have different data or recipes"):
         resumable(causal_tokenizer, tmp_path).train()
 
@@ -521,8 +443,7 @@ class InfiniteWeight(TrainerCallback):
             model.transformer.h[0].ln_1.weight.data[0] = torch.inf
 
 
-@pytest.mark.parametrize("damage", [NanEmbedding(), InfiniteWeight()])
-@pytest.mark.parametrize("muon_lr", [5e-3, None])
+@pytest.mark.parametrize(("damage", "muon_lr"), [(NanEmbedding(), 5e-3), (InfiniteWeight(), None)])
 def test_a_run_stops_before_a_checkpoint_keeps_the_step_that_breaks_it(causal_tokenizer, tmp_path, damage, muon_lr):
     trainer = resumable(causal_tokenizer, tmp_path, damage, preset=replace(SMOKE, muon_lr=muon_lr), save_steps=1)
     with pytest.raises(FloatingPointError, match=r"A weight is not finite at step 3 of 8\. The learning rate is prob"):
@@ -530,45 +451,14 @@ def test_a_run_stops_before_a_checkpoint_keeps_the_step_that_breaks_it(causal_to
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
-@pytest.mark.parametrize(("logging_steps", "save_steps"), [(3, 8), (8, 3)])
-def test_a_learning_rate_far_too_high_stops_the_run_at_the_next_log_or_checkpoint(
-    causal_tokenizer, tmp_path, logging_steps, save_steps
-):
-    trainer = resumable(causal_tokenizer, tmp_path, learning_rate=1e30, warmup_steps=0, logging_steps=logging_steps,
-                        save_steps=save_steps)
+def test_a_learning_rate_far_too_high_stops_the_run_at_the_next_log(causal_tokenizer, tmp_path):
+    trainer = resumable(causal_tokenizer, tmp_path, learning_rate=1e30, warmup_steps=0, save_steps=8)
     with pytest.raises(FloatingPointError, match=r"set learning_rate \(now 1e\+30\), and muon_lr"):
         trainer.train()
     assert (trainer.state.global_step, newest_checkpoint(tmp_path)) == (3, None)
 
 
-class Reads(TorchDispatchMode):
-    """Counts how often Python asks for the value of a tensor, for which a GPU has to finish its queue."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
-def test_steps_without_a_log_or_a_checkpoint_read_nothing_that_the_library_does_not(
-    causal_lm, causal_tokenizer, chunks, tmp_path
-):
-    def reads(*ours):
-        trainer = small_trainer(causal_lm, chunks, causal_tokenizer, tmp_path, *ours, logging_steps=100)
-        if not ours:
-            trainer.remove_callback(FiniteLoss)
-        with Reads() as in_training:
-            trainer.train()
-        with Reads() as in_a_step:
-            trainer.optimizer.step()
-        return in_training.count, in_a_step.count
-
-    assert reads(TrainingProgress(16, live=False)) == (reads()[0], 0)
-
-
-@pytest.mark.parametrize("name", ["loss", "eval_loss"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("name", "value"), [("loss", float("nan")), ("eval_loss", float("inf"))])
 def test_a_logged_loss_that_is_not_finite_stops_the_run(tmp_path, name, value):
     arguments, state = training_arguments(SMOKE, tmp_path), TrainerState(global_step=7, max_steps=9)
     FiniteLoss().on_log(arguments, state, None, logs={name: 1.0, "grad_norm": value})

@@ -25,19 +25,6 @@ def live(monkeypatch):
 
 
 @pytest.fixture
-def drawn():
-    """For tests that want figures as readers see them."""
-
-
-@pytest.fixture(autouse=True)
-def sketched(monkeypatch, request):
-    """Figures that say what they are of but cost no drawing."""
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(widgets, "prediction_bars", lambda predictions, *, title: Figure(
-            b"", f"{title}: {[p.token for p in predictions]}", ""))
-
-
-@pytest.fixture
 def masks(masked_lm, masked_tokenizer):
     return mask_playground(masked_lm, masked_tokenizer, TWO_MASKS)
 
@@ -76,6 +63,11 @@ def field(playground) -> Text:
     return controls(playground, Text)[0]
 
 
+def drawn(playground) -> list[str]:
+    """The names of the bars."""
+    return playground.picture.text.partition("probability. ")[2].removesuffix(".").split("; ")
+
+
 def press(playground, *descriptions: str) -> None:
     """Click the buttons whose descriptions begin so, one after the other."""
     for description in descriptions:
@@ -96,10 +88,7 @@ def story(playground) -> str:
     return unescape(re.sub("<[^>]*>", "", text)).removeprefix("Text so far: ")
 
 
-@pytest.mark.usefixtures("drawn")
-def test_the_picture_is_the_chart_of_top_predictions_with_its_alternative_text(
-    masks, masked_lm, masked_tokenizer
-):
+def test_the_picture_is_the_chart_of_top_predictions_with_its_alternative_text(masks, masked_lm, masked_tokenizer):
     best = top_predictions(masked_lm, masked_tokenizer, TWO_MASKS, k=5)
     figure = prediction_bars(best[0], title=f"At mask 1 of 2 in: {TWO_MASKS}")
     assert masks.picture == figure
@@ -107,7 +96,6 @@ def test_the_picture_is_the_chart_of_top_predictions_with_its_alternative_text(
     assert (unescape(alt), base64.b64decode(png)) == (figure.alt, figure.png)
 
 
-@pytest.mark.usefixtures("drawn")
 def test_the_cell_holds_the_widget_and_beside_it_the_picture(playground):
     data, metadata = playground._repr_mimebundle_()
     view = data.pop("application/vnd.jupyter.widget-view+json")
@@ -117,7 +105,6 @@ def test_the_cell_holds_the_widget_and_beside_it_the_picture(playground):
     assert playground._repr_mimebundle_()[0]["text/plain"] == playground.picture
 
 
-@pytest.mark.usefixtures("drawn")
 def test_plain_display_is_the_figure_and_makes_no_widget(masked_lm, masked_tokenizer, causal_lm, causal_tokenizer,
                                                          monkeypatch):
     monkeypatch.setenv("LLM_TUTORIAL_DISPLAY", "plain")
@@ -134,12 +121,11 @@ def test_plain_display_is_the_figure_and_makes_no_widget(masked_lm, masked_token
 
 def test_the_number_of_bars_follows_the_slider_without_another_pass(masks, passes, masked_lm, masked_tokenizer):
     [slider] = controls(masks, IntSlider)
-    assert (slider.min, slider.max) == (3, 10)
-    ranked = [p.token for p in top_predictions(masked_lm, masked_tokenizer, TWO_MASKS, k=10)[0]]
+    ranked = [repr(p.token) for p in top_predictions(masked_lm, masked_tokenizer, TWO_MASKS, k=10)[0]]
     passes.clear()
     for count in (3, 10):
         slider.value = count
-        assert masks.picture.alt.endswith(f": {ranked[:count]}")
+        assert drawn(masks) == ranked[:count]
     assert passes == []
 
 
@@ -151,7 +137,7 @@ def test_the_choice_of_masks_follows_the_text(masks):
     assert (which.value, which.layout.display) == (1, None)
     field(masks).value = "a [MASK] text."
     assert (which.value, which.layout.display) == (0, "none")
-    assert masks.picture.alt.startswith("At the mask in: a [MASK] text.: [")
+    assert "At the mask in: a [MASK] text." in masks.picture.alt
     field(masks).value = "[MASK] [MASK] [MASK]"
     assert which.options == (("mask 1", 0), ("mask 2", 1), ("mask 3", 2))
 
@@ -183,13 +169,6 @@ def test_a_candidate_is_appended_and_taken_back_and_another_branch_taken(tokens,
     assert story(tokens) == PROMPT + first[3].token
     field(tokens).value = "a language model"
     assert story(tokens) == "a language model", "a new prompt begins a new path"
-
-
-def test_a_model_in_training_is_read_without_dropout(causal_lm, causal_tokenizer):
-    causal_lm.transformer.drop.p = 0.5
-    expected = token_playground(causal_lm, causal_tokenizer, PROMPT).picture
-    assert token_playground(causal_lm.train(), causal_tokenizer, PROMPT).picture == expected
-    assert causal_lm.training
 
 
 def test_what_is_wrong_with_a_text_is_said_and_costs_no_pass(playground, passes):
@@ -225,9 +204,8 @@ def test_a_path_that_gets_too_long_is_refused_and_taken_back(tokens, passes, mon
     assert (tokens.picture, offers(tokens)) == at_limit
 
 
-@pytest.mark.parametrize("text", ["<b>[MASK]</b> & \"q\" '", "<script>x</script>"])
-@pytest.mark.usefixtures("drawn")
-def test_any_text_is_shown_as_it_is(playground, text):
+def test_any_text_is_shown_as_it_is(playground):
+    text = "<script>[MASK]</script> & \"q\" '"
     field(playground).value = text
     parts = [shown(playground), *(html.value for html in controls(playground, HTML) if "Text so far" in html.value)]
     assert set(re.findall(r"<(\w+)", "".join(parts).replace("<b></b>", ""))) <= {"p", "img"}

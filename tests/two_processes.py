@@ -1,6 +1,6 @@
-"""What each of two processes does that talk over gloo: the command, ended at its ninth step and given again; streams.
+"""What each of two processes does that talk over gloo: the command, ended at its ninth step and given again; a stream.
 
-What it saw of the streams goes into ``seen-<rank>.json`` in the folder that it is given first.
+What it saw of the stream goes into ``seen-<rank>.json`` in the folder that it is given first.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def text_of(number: int) -> str:
     return f"document {number:03} ".ljust(CONTEXT - 1, "x")
 
 
-def seen_in_streams(folder: Path) -> dict[str, list[list[int]]]:
+def seen_in_a_stream(folder: Path) -> list[list[int]]:
     """Return the documents in each step's share of this process, as the model is given them."""
     import pandas as pd
     from datasets import Dataset
@@ -45,25 +45,23 @@ def seen_in_streams(folder: Path) -> dict[str, list[list[int]]]:
     preset = replace(PRESETS["smoke"], vocabulary=257, context_length=CONTEXT, batch=BATCH,
                      max_steps=2 * DOCUMENTS // BATCH)
     tokenizer = preset_tokenizer(preset, [text_of(0)])
-    valid = packed_dataset(Dataset.from_dict({"text": [text_of(0)] * 8}), tokenizer, CONTEXT)
-    found = {}
-    for name, files in (("two files", [range(DOCUMENTS), range(DOCUMENTS, 2 * DOCUMENTS)]),
-                        ("one file", [range(2 * DOCUMENTS)])):
-        paths = [str(folder / f"{os.environ['RANK']}-{len(numbers)}-{numbers[0]}.parquet") for numbers in files]
-        for path, numbers in zip(paths, files, strict=True):
-            pd.DataFrame({"title": f"title {number}", "text": text_of(number)} for number in numbers).to_parquet(path)
-        datasets = {"train": packed_stream(paths, tokenizer, CONTEXT, buffer_size=8), "valid": valid}
-        arguments = _arguments(preset, folder / name, pick_device(), datasets, processes=2, seed=42)
-        trainer = build_trainer(new_model(preset, tokenizer), arguments, datasets, tokenizer, preset=preset)
-        found[name] = steps = []
+    paths = [str(folder / f"{os.environ['RANK']}-{number}.parquet") for number in (0, 1)]
+    for number, path in enumerate(paths):
+        rows = range(number * DOCUMENTS, (number + 1) * DOCUMENTS)
+        pd.DataFrame({"title": f"title {row}", "text": text_of(row)} for row in rows).to_parquet(path)
+    datasets = {"train": packed_stream(paths, tokenizer, CONTEXT, buffer_size=8),
+                "valid": packed_dataset(Dataset.from_dict({"text": [text_of(0)] * 8}), tokenizer, CONTEXT)}
+    arguments = _arguments(preset, folder / "stream", pick_device(), datasets, processes=2)
+    trainer = build_trainer(new_model(preset, tokenizer), arguments, datasets, tokenizer, preset=preset)
+    steps = []
 
-        def note(module, _arguments, kwargs, steps=steps):
-            if module.training:
-                steps.append([int(text.split()[1]) for text in tokenizer.batch_decode(kwargs["input_ids"])])
+    def note(module, _arguments, kwargs):
+        if module.training:
+            steps.append([int(text.split()[1]) for text in tokenizer.batch_decode(kwargs["input_ids"])])
 
-        trainer.model.register_forward_pre_hook(note, with_kwargs=True)
-        trainer.train()
-    return found
+    trainer.model.register_forward_pre_hook(note, with_kwargs=True)
+    trainer.train()
+    return steps
 
 
 def interrupted(arguments: list[str]) -> int:
@@ -87,7 +85,7 @@ def interrupted(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    seen = json.dumps(seen_in_streams(Path(sys.argv[1])))
+    seen = json.dumps(seen_in_a_stream(Path(sys.argv[1])))
     Path(sys.argv[1], f"seen-{os.environ['RANK']}.json").write_text(seen, encoding="utf-8")
     from torch import distributed
 

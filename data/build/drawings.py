@@ -271,6 +271,72 @@ def residual_stream() -> Drawing:
 
 
 @drawing
+def four_changes() -> Drawing:
+    """Four parts of a block, in GPT-2 on the left and in Llama on the right. Norm: minus the mean, divided by the
+    deviation, times g, plus b; against divided by the root mean square, times g. Positions: the vector of the position
+    is added to that of the token; against an arrow that is turned further at positions 0, 1 and 2. Feed-forward: one
+    wide vector through GELU; against two wide vectors, one of them through silu, which multiply each other. Heads: four
+    queries with keys and values of their own; against two queries for each pair of keys and values."""
+    d = Drawing(478)
+    d.text(258, 32, "GPT-2", size=LARGE, bold=True)
+    d.text(558, 32, "Llama", size=LARGE, bold=True)
+    d.line((410, 410), (24, 454), PALE)
+    for y, words in {88: "norm", 180: "positions", 290: "feed-\nforward", 408: "heads"}.items():
+        d.text(20, y, words, align="left", bold=True)
+    for y in (132, 224, 356):
+        d.line((20, 680), (y, y), PALE)
+
+    for x, width, words in ((122, 72, "− mean"), (212, 98, "÷ deviation"), (328, 64, "· g + b"),
+                            (434, 168, "÷ root mean square"), (620, 50, "· g")):
+        d.box(x, 72, width, 32, words, color=BLUE if x < 410 else ORANGE)
+        if x not in (328, 620):
+            d.arrow((x + width + 1, 88), (x + width + 17, 88))
+
+    for x, color, words, shades in ((122, BLUE, "token", (0.1, 0.6, 0.2, 0.4)),
+                                    (222, GREEN, "position", (0.5, 0.2, 0.6, 0.1)),
+                                    (322, BLUE, "sum", (0.35, 0.5, 0.5, 0.3))):
+        d.cells(x, 160, 70, 22, shades, color=color)
+        d.text(x + 35, 198, words, size=SMALL, color=GRAY)
+    d.text(207, 171, "+", size=LARGE)
+    d.text(307, 171, "=", size=LARGE)
+    for turn, x in enumerate((470, 552, 634)):
+        angle = np.radians(-15 + 48 * turn)
+        d.bar(x - 2, 170, 4, 4, GRAY)
+        d.arrow((x, 172), (x + 30 * np.cos(angle), 172 - 30 * np.sin(angle)), color=ORANGE, width=2)
+        d.text(x, 204, f"position {turn}", size=SMALL, color=GRAY)
+
+    narrow, wide = (0.2, 0.6, 0.4), (0.5, 0.1, 0.7, 0.3, 0.6, 0.2)
+    d.cells(126, 266, 20, 48, narrow, upright=True)
+    d.arrow((148, 290), (188, 290))
+    d.cells(190, 242, 20, 96, wide, upright=True)
+    d.arrow((212, 290), (234, 290))
+    d.box(236, 274, 66, 32, "GELU")
+    d.arrow((304, 290), (366, 290))
+    d.cells(368, 266, 20, 48, narrow[::-1], upright=True)
+    d.cells(426, 266, 20, 48, narrow, upright=True, color=ORANGE)
+    for y in (260, 320):
+        d.arrow((448, 290), (484, y))
+        d.cells(486, y - 22, 20, 44, wide[:4] if y < 290 else wide[2:], upright=True, color=ORANGE)
+    d.arrow((508, 260), (526, 260))
+    d.box(528, 246, 50, 28, "silu", color=ORANGE)
+    d.arrow((580, 260), (602, 281), color=GRAY)
+    d.arrow((508, 320), (602, 299), color=GRAY)
+    d.circle(614, 290, "×")
+    d.arrow((628, 290), (652, 290))
+    d.cells(654, 266, 20, 48, narrow[::-1], upright=True, color=ORANGE)
+
+    for left, color, own in ((150, BLUE, 1), (450, ORANGE, 2)):
+        for head in range(4):
+            x = left + 72 * head
+            d.circle(x, 386, "q", color=color)
+            pair = left + 72 * (head // own * own + (own - 1) / 2)
+            d.line((x, pair), (400, 424), color)
+            if head % own == 0:
+                d.box(pair - 26, 424, 52, 28, "k, v", color=color)
+    return d
+
+
+@drawing
 def decoding_loop() -> Drawing:
     """On the left a loop: the ids of the prompt, 10462, 27428, 379 and 262, go through the model; its last position
     gives the logits, a bar chart; one token is chosen and appended to the ids, and the loop begins again. On the right

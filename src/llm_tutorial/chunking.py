@@ -19,16 +19,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Chunks:
-    """Chunks of equal length, each with the index of its document.
-
-    ``dropped_tokens`` counts the tokens of incomplete last chunks, ``dropped_documents`` are the indices of documents
-    too short for a single chunk.
-    """
+    """Chunks of equal length, each with the index of its document, and the number of tokens in incomplete last ones."""
 
     input_ids: list[list[int]]
     documents: list[int]
     dropped_tokens: int
-    dropped_documents: list[int]
 
 
 def chunk_documents(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, context_length: int = 128) -> Chunks:
@@ -40,25 +35,21 @@ def chunk_documents(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, co
     _check(tokenizer, context_length)
     if isinstance(texts, str):
         raise TypeError("texts is one string, whose characters would be the documents: pass a list, [text].")
-    rows, documents, dropped_tokens, dropped_documents = [], [], 0, []
+    rows, documents, dropped_tokens = [], [], 0
     for index, ids in enumerate(_token_ids(texts, tokenizer)):
         count = len(ids) // context_length
         rows += [ids[row * context_length:(row + 1) * context_length] for row in range(count)]
         documents += [index] * count
         dropped_tokens += len(ids) % context_length
-        if count == 0:
-            dropped_documents.append(index)
-    return Chunks(rows, documents, dropped_tokens, dropped_documents)
+    return Chunks(rows, documents, dropped_tokens)
 
 
 def chunked_dataset(
     datasets: DatasetDict | Dataset, tokenizer: PreTrainedTokenizerBase, context_length: int = 128
 ) -> DatasetDict | Dataset:
     """Replace the column ``text`` (and all others) by ``input_ids``, one row per chunk of ``chunk_documents``."""
-    def columns(texts: Sequence[str]) -> dict[str, list[list[int]]]:
-        return {"input_ids": chunk_documents(texts, tokenizer, context_length).input_ids}
-
-    return _by_split(datasets, columns, context_length)
+    return _by_split(datasets, lambda texts: chunk_documents(texts, tokenizer, context_length).input_ids,
+                     ["input_ids"], context_length)
 
 
 def pack_tokens(documents: Iterable[Sequence[int]], end: int, context_length: int) -> Iterator[list[int]]:
@@ -87,12 +78,8 @@ def packed_dataset(
     Texts without a word are left out.
     """
     _check(tokenizer, context_length, packed=True)
-
-    def columns(texts: Sequence[str]) -> dict[str, list[list[int]]]:
-        ids = list(_packed(texts, tokenizer, context_length))
-        return {"input_ids": ids, "labels": ids}
-
-    return _by_split(datasets, columns, context_length)
+    return _by_split(datasets, lambda texts: list(_packed(texts, tokenizer, context_length)),
+                     ["input_ids", "labels"], context_length)
 
 
 def recut_dataset(
@@ -111,10 +98,7 @@ def recut_dataset(
         offset = draw.randrange(context_length)
         begins = range(offset, len(ids) - context_length + 1, context_length)
         rows += [ids[begin:begin + context_length] for begin in begins]
-    if not rows:
-        raise ValueError(f"The documents give no chunk of context_length={context_length}: use more or longer texts, "
-                         "or a shorter context.")
-    return Dataset.from_dict({"input_ids": rows, "labels": rows})
+    return _dataset(rows, ["input_ids", "labels"], context_length)
 
 
 def packed_stream(
@@ -172,16 +156,20 @@ def _packed(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, context_le
     return pack_tokens(_token_ids(worded, tokenizer), tokenizer.eos_token_id, context_length)
 
 
-def _by_split(datasets: DatasetDict | Dataset, columns: Callable[[Sequence[str]], dict[str, list[list[int]]]],
-              context_length: int, place: str = "the dataset") -> DatasetDict | Dataset:
+def _by_split(datasets: DatasetDict | Dataset, cut: Callable[[Sequence[str]], list[list[int]]], columns: list[str],
+              context_length: int) -> DatasetDict | Dataset:
     if isinstance(datasets, DatasetDict):
-        return DatasetDict({name: _by_split(split, columns, context_length, f"split {name!r}")
+        return DatasetDict({name: _dataset(cut(split["text"][:]), columns, context_length, f" of split {name!r}")
                             for name, split in datasets.items()})
-    found = columns(datasets["text"][:])
-    if not found["input_ids"]:
-        raise ValueError(f"The {len(datasets)} documents of {place} give no chunk of context_length={context_length}: "
-                         "use more or longer texts, or a shorter context.")
-    return Dataset.from_dict(found)
+    return _dataset(cut(datasets["text"][:]), columns, context_length)
+
+
+def _dataset(rows: list[list[int]], columns: list[str], context_length: int, place: str = "") -> Dataset:
+    """Return a dataset with the same rows in each of its columns."""
+    if not rows:
+        raise ValueError(f"The documents{place} give no chunk of context_length={context_length}: use more or longer "
+                         "texts, or a shorter context.")
+    return Dataset.from_dict(dict.fromkeys(columns, rows))
 
 
 def _stream_rows(files: list[str], tokenizer: PreTrainedTokenizerBase, context_length: int,
@@ -190,8 +178,5 @@ def _stream_rows(files: list[str], tokenizer: PreTrainedTokenizerBase, context_l
         documents = load_dataset("parquet", data_files=[file], split="train", streaming=True,
                                  columns=["title", "text"], token=False)
         texts = (row["text"] for row in documents if title_key(row["title"]) not in without_keys)
-        ids = None
         for ids in _packed(texts, tokenizer, context_length):
             yield {"input_ids": ids, "labels": ids}
-        if ids is None:  # an endless stream would look for a chunk forever
-            raise ValueError(f"{file} gives no chunk of {context_length} tokens: leave it out, or shorten the context.")

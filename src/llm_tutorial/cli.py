@@ -6,7 +6,6 @@ import argparse
 import importlib
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,13 +105,9 @@ def _fetch(wheel: Path | None) -> int:
 
 
 def _lab(rest: Sequence[str]) -> int:
-    importlib.import_module("jupyterlab")
+    from jupyterlab import labapp
+
     from llm_tutorial.commands.run import notebooks_folder
 
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={notebooks_folder()}", *rest]
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # Ctrl-C is for JupyterLab, which asks on this terminal whether to stop
-                continue
+    labapp.main([f"--ServerApp.root_dir={notebooks_folder()}", *rest])
+    return 0

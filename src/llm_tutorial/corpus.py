@@ -35,11 +35,10 @@ CONFIGURATION = "20231101.en"
 REVISION = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
 _PATTERN = f"datasets/{REPOSITORY}@{REVISION}/{CONFIGURATION}/train-*.parquet"
 _HUB_ROWS = 400
+_CHARACTERS = 2700  # of an article, which is cut at the end of a sentence
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*$")  # as in "Python (programming language)"
 _TABLES = {".csv", ".json", ".jsonl", ".ndjson", ".tsv"}
-_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
-          codecs.BOM_UTF16_BE: "utf-16"}
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")  # no white space, no escape code, no end-of-file mark
 _IGNORED = {"M", "P", "Z", "C"}  # first letters of the Unicode categories: accents, punctuation, spaces, controls
 
@@ -84,12 +83,11 @@ def wikipedia_files(*, source: str | None = None) -> StreamSource:
                         "offline", reason, "bundled Wikipedia articles and introductions")
 
 
-def load_wikipedia(train: int = 50, valid: int = 50, seed: int = 42, max_characters: int | None = 2700, *,
-                   source: str | None = None) -> DatasetDict:
+def load_wikipedia(train: int = 50, valid: int = 50, seed: int = 42, *, source: str | None = None) -> DatasetDict:
     """Return ``train`` + ``valid`` shuffled Wikipedia articles with the columns ``id, url, title, text``.
 
     Disambiguation pages and lists are left out. Offline, that leaves 96 articles, and the four longest introductions
-    complete the hundred. Each text ends with its last sentence within ``max_characters``; None keeps it whole.
+    complete the hundred. Each text ends with its last sentence within 2,700 characters.
     """
     if train < 1 or valid < 1:
         raise ValueError(f"train={train} and valid={valid}: both must be at least 1.")
@@ -97,7 +95,7 @@ def load_wikipedia(train: int = 50, valid: int = 50, seed: int = 42, max_charact
     if train + valid > len(table):
         raise ValueError(f"train={train} + valid={valid} articles were asked for, but there are {len(table)}: "
                          "ask for fewer.")
-    table = table.assign(text=[_cut_at_sentence(text, max_characters) for text in table["text"]])
+    table = table.assign(text=[_cut_at_sentence(text, _CHARACTERS) for text in table["text"]])
     shuffled = Dataset.from_pandas(table, preserve_index=False).shuffle(seed=seed)
     return DatasetDict({"train": shuffled.select(range(train)),
                         "valid": shuffled.select(range(train, train + valid))})
@@ -121,9 +119,11 @@ def load_texts(paths: str | Path | Iterable[str | Path], *, column: str = "",
 
     Raises:
         ValueError: a file that is named is no text, empty, in another encoding, or a table without ``column``.
-        OSError: a file that is named cannot be read, or there is no text at all.
     """
-    listed = [Path(path).expanduser() for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    if "" in listed:
+        raise ValueError("A path is empty: name a file or a folder, or '.' for the current one.")
+    listed = [Path(path).expanduser() for path in listed]
     rows, passed_over = [], {}
     for path in listed:
         for file in _visible_files(path) if path.is_dir() else [path]:
@@ -148,26 +148,24 @@ def load_texts(paths: str | Path | Iterable[str | Path], *, column: str = "",
 
 
 def split_texts(documents: Dataset, seed: int = 42) -> DatasetDict:
-    """Return ``train`` and ``valid``: a tenth of the documents validates; of fewer than ten, the last tenth of each.
+    """Return ``train`` and ``valid``: a tenth of the documents validates, or else the last tenth of each.
 
-    Such a document is cut at a paragraph, or else at the end of a line, at a space, or anywhere.
+    Each is cut if there are fewer than ten, or if the tenth drawn has most of the text; at a paragraph, or else at the
+    end of a line, at a space, or anywhere.
     """
     if len(documents) >= 10:
         split = documents.train_test_split(test_size=0.1, seed=seed)
-        return DatasetDict({"train": split["train"], "valid": split["test"]})
+        if sum(map(len, split["test"]["text"])) < sum(map(len, split["train"]["text"])):
+            return DatasetDict({"train": split["train"], "valid": split["test"]})
     texts, others = documents["text"][:], documents.remove_columns("text")
-    cuts = [_last_tenth(text) for text in texts]
-    halves = {"train": [text[:cut] for text, cut in zip(texts, cuts, strict=True)],
-              "valid": [text[cut:] for text, cut in zip(texts, cuts, strict=True)]}
-    return DatasetDict({name: others.add_column("text", half) for name, half in halves.items()})
+    return DatasetDict({"train": others.add_column("text", [text[:_last_tenth(text)] for text in texts]),
+                        "valid": others.add_column("text", [text[_last_tenth(text):] for text in texts])})
 
 
 def load_run(name: str) -> dict[str, Any]:
     """Return the record ``data/runs/<name>.json`` of a finished training; its losses are in nats per token."""
-    runs = {path.stem: path for path in sorted((files.data_folder() / "runs").glob("*.json"))}
-    if name not in runs:
-        raise ValueError(f"No run {name!r} is bundled: use one of {', '.join(runs)}.")
-    return json.loads(files.verified(runs[name]).read_text(encoding="utf-8"))
+    path = files.verified(files.data_folder() / "runs" / f"{name}.json")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def split_by_title(documents: Dataset, valid: int, seed: int) -> DatasetDict:
@@ -181,9 +179,6 @@ def split_by_title(documents: Dataset, valid: int, seed: int) -> DatasetDict:
     keys, held_out, kept = sorted(rows_of), [], []
     for index in np.random.default_rng(seed).permutation(len(keys)):
         (held_out if len(held_out) < valid else kept).extend(rows_of[keys[index]])
-    if not kept:
-        raise ValueError(f"{len(documents)} documents with {len(keys)} different titles leave none to train on when "
-                         f"{valid} are held out: give more, or hold out fewer.")
     return DatasetDict({"train": documents.select(kept), "valid": documents.select(held_out)})
 
 
@@ -193,20 +188,17 @@ def title_key(title: str) -> str:
     A qualifier in parentheses at the end is ignored, so "Mercury (planet)" has the key of "Mercury": rather leave out
     one document too many than train on a document that also validates the model.
     """
-    for text in (_QUALIFIER.sub("", title), title):
-        decomposed = unicodedata.normalize("NFKD", text).casefold()
-        if key := "".join(sign for sign in decomposed if unicodedata.category(sign)[0] not in _IGNORED):
-            return key
-    return title
+    decomposed = unicodedata.normalize("NFKD", _QUALIFIER.sub("", title)).casefold()
+    return "".join(sign for sign in decomposed if unicodedata.category(sign)[0] not in _IGNORED)
 
 
-def _cut_at_sentence(text: str, max_characters: int | None) -> str:
-    """Return ``text`` up to its last sentence end within ``max_characters``; a longer first sentence is cut hard."""
-    if max_characters is None or len(text) <= max_characters:
+def _cut_at_sentence(text: str, limit: int) -> str:
+    """Return ``text`` up to its last sentence end within ``limit`` characters; a longer first sentence is cut hard."""
+    if len(text) <= limit:
         return text
     # One character beyond the limit tells a full stop from the point in "3.14".
-    ends = [match.end() for match in _SENTENCE_END.finditer(text[: max_characters + 1])]
-    return text[: max((end for end in ends if end <= max_characters), default=max_characters)]
+    ends = [match.end() for match in _SENTENCE_END.finditer(text[:limit + 1])]
+    return text[:max((end for end in ends if end <= limit), default=limit)]
 
 
 def _usable_articles(wikipedia: Checkpoint) -> pd.DataFrame:
@@ -244,8 +236,10 @@ def _read_text(path: Path) -> str:
         text, wrong = "", error.start
     if wrong >= 0:
         kind, options = _not_utf8(data)
-        remedy = (f"To convert it, run once in Python: from pathlib import Path; p = Path({str(path)!a}); "
-                  f"p.write_text(p.read_text({options}), encoding='utf-8')") if options else "Leave it out."
+        remedy = "Leave it out, or save its text as a .txt file."
+        if options:
+            remedy = (f"To convert it, run once in Python: from pathlib import Path; p = Path({str(path)!a}); "
+                      f"p.write_text(p.read_text({options}), encoding='utf-8')")
         raise ValueError(f"{_shown(path)} is no UTF-8 text but {kind}: byte {wrong} is {data[wrong]:#04x}. {remedy}")
     if not text.strip():
         raise ValueError(f"{_shown(path)} is empty: remove it from the list, or put text into it.")
@@ -254,9 +248,8 @@ def _read_text(path: Path) -> str:
 
 def _not_utf8(data: bytes) -> tuple[str, str]:
     """Return what the bytes are instead of UTF-8, and the arguments of ``read_text`` that read them, if any do."""
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            return encoding.upper(), f"encoding={encoding!r}"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16", "encoding='utf-16'"
     if _CONTROLS.search(data):
         return "binary", ""
     kept = data.decode("utf-8", "ignore")
@@ -271,12 +264,17 @@ def _table_texts(path: Path, column: str) -> list[str]:
         if kind in {".csv", ".tsv"}:
             head = content.partition("\n")[0]
             separator = max(",;\t", key=head.count)  # spreadsheets write semicolons where decimals have commas
-            table = pd.read_csv(io.StringIO(content), sep=separator, dtype=str, keep_default_na=False)
+            table = pd.read_csv(io.StringIO(content), sep=separator, dtype=str, keep_default_na=False,
+                                skipinitialspace=True)
+            if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for names of rows
+                raise ValueError(f"a row has more values than the header has names: quote texts with {separator!r}")
         else:
             lines = not content.lstrip().startswith("[")
-            table = pd.read_json(io.StringIO(content), lines=lines, dtype=False)
+            table = pd.read_json(io.StringIO(content), lines=lines, dtype=False).rename(columns=str)
     except ValueError as error:
-        raise ValueError(f"{_shown(path)} is no proper {kind[1:]} file ({str(error).strip()}): correct it.") from error
+        needed = "a header and rows" if kind.endswith("sv") else "a list of objects, or one object per line"
+        reason = str(error).strip()
+        raise ValueError(f"{_shown(path)} is no {kind[1:]} file with {needed} ({reason}): correct it.") from error
     if column not in table:
         trouble = f"has no column {column!r}" if column else "is a table"
         raise ValueError(f"{_shown(path)} {trouble}: name the column with the texts, by column= in Python or --column "
@@ -301,25 +299,19 @@ def _kept_file() -> Path:
 def _is_readable(kept: Path) -> bool:
     try:
         pq.read_metadata(kept)
-    except FileNotFoundError:
+    except (pa.ArrowInvalid, OSError):  # it is missing or damaged
         return False
-    except (pa.ArrowInvalid, OSError) as error:
-        raise OSError(f"The articles in {kept} cannot be read ({error}). Delete the file and run the cell again, or "
-                      "set LLM_TUTORIAL_SOURCE=offline.") from error
     return True
 
 
 def _hub_files() -> list[str]:
     with hub.hub_errors(REPOSITORY):
-        found = sorted(HfFileSystem(token=False).glob(_PATTERN))
-        if not found:
-            raise FileNotFoundError(f"there is no file {_PATTERN}")
-    return found
+        return sorted(HfFileSystem(token=False).glob(_PATTERN))
 
 
 def _download_rows(target: Path) -> None:
     """Download the first rows of the first file on the hub; ``target`` is complete or absent."""
-    first, content = _hub_files()[0], pa.BufferOutputStream()
+    first, content = _hub_files()[0], io.BytesIO()
     with hub.hub_errors(REPOSITORY):
         # Without a cache, which would read 5 MB at each seek.
         with HfFileSystem(token=False).open(first, cache_type="none") as file, \
@@ -329,4 +321,4 @@ def _download_rows(target: Path) -> None:
                        for batch in table.iter_batches(100, row_groups=[group], columns=COLUMNS, use_threads=False))
             rows = list(islice((row for batch in batches for row in batch.to_pylist()), _HUB_ROWS))
         pq.write_table(pa.Table.from_pylist(rows).select(COLUMNS), content)
-        files.replace_file(target, content.getvalue().to_pybytes())
+        files.replace_file(target, content.getvalue())

@@ -32,8 +32,8 @@ def training_flops(parameters: float, tokens: float) -> float:
 def attention_flops(layers: int, width: int, context_length: int, tokens: float) -> float:
     """Return the operations that training spends on comparing tokens with each other: ``12 L d T D``.
 
-    In each layer, queries meet keys and probabilities meet values. The count of Chowdhery et al. 2022, "PaLM"
-    (https://arxiv.org/abs/2204.02311), appendix B, which includes the positions that a causal mask hides.
+    The count of Chowdhery et al. 2022, "PaLM" (https://arxiv.org/abs/2204.02311), appendix B, which includes the
+    positions that a causal mask hides.
 
     Args:
         context_length: T, tokens per row of a batch.
@@ -49,8 +49,7 @@ def training_bytes(
     """Return the bytes of memory that each process needs while it trains.
 
     Fully sharded data parallelism (Rajbhandari et al. 2020, "ZeRO", https://arxiv.org/abs/1910.02054, stage 3) divides
-    weights, gradients and the optimizer's states among ``processes``; for plain data parallelism leave it at 1. The
-    library's own memory is left out, and so are the few layers that FSDP gathers at a time.
+    weights, gradients and the optimizer's states among ``processes``; for plain data parallelism leave it at 1.
 
     Args:
         parameters: all of them, embeddings included; tied ones once.
@@ -66,11 +65,8 @@ def training_hours(flops: float, flops_per_second: float, *, mfu: float = 1.0, d
 
     Args:
         flops: operations of the whole training.
-        flops_per_second: of one device: a measured speed, or the peak of a data sheet, and then ``mfu`` belongs to it.
-        mfu: model FLOPs utilization, the share of ``flops_per_second`` that the model's own operations get.
-
-    Raises:
-        ValueError: ``mfu`` is not above 0 and at most 1.
+        flops_per_second: of one device: a measured speed, or the peak of a data sheet.
+        mfu: model FLOPs utilization, the share of a peak that the model's own operations get.
     """
     if not 0 < mfu <= 1:
         raise ValueError(f"mfu={mfu} is not a share: give a number above 0 and at most 1, such as 0.4 for 40 %.")
@@ -78,15 +74,14 @@ def training_hours(flops: float, flops_per_second: float, *, mfu: float = 1.0, d
 
 
 def price(hours: float, price_per_hour: float, *, devices: int = 1) -> float:
-    """Return what ``devices`` cost for some hours, in the currency of ``price_per_hour``, which is for one device."""
+    """Return what ``devices`` cost for some hours; ``price_per_hour`` is for one of them."""
     return hours * price_per_hour * devices
 
 
 def matmul_parameters(model: nn.Module) -> int:
     """Return N of ``training_flops``: the weights of all linear layers, output projection included.
 
-    An embedding multiplies nothing, so it does not count; but GPT-2's token embedding is also the weight of the output
-    projection, which does. Biases and norms are left out, as usual.
+    GPT-2's token embedding counts, since it is also the weight of the output projection. Biases and norms do not.
     """
     return sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, Conv1D | nn.Linear))
 
@@ -94,23 +89,20 @@ def matmul_parameters(model: nn.Module) -> int:
 def activation_bytes(model: GPT2LMHeadModel, batch: int, context_length: int, *, fused: bool = False) -> int:
     """Return the bytes that a training step in fp32 keeps from the forward pass until the backward pass.
 
-    Counted on PyTorch's meta device, which computes and stores nothing: each storage that autograd saves, once, without
-    the parameters. The peak of memory in use is somewhat higher.
+    Counted on PyTorch's meta device, which stores nothing: each storage that autograd saves, without the parameters.
 
     Args:
         batch: rows that one process computes at once.
         context_length: T, tokens per row.
         fused: leave out the (T, T) matrices of attention, which fused kernels do not keep (Dao et al. 2022,
             "FlashAttention", https://arxiv.org/abs/2205.14135).
-
-    Raises:
-        ValueError: ``context_length`` is beyond the model's positions.
     """
     if context_length > model.config.n_positions:
         raise ValueError(f"context_length={context_length} is beyond the {model.config.n_positions:,} positions of "
                          "this model: give a shorter one, or a model with more positions.")
     config = copy.deepcopy(model.config)
-    config.pad_token_id = None  # else the library looks for padding among the ids, which have no values
+    # Else the library looks for padding, or after a training for packed rows, among ids that have no values.
+    config.pad_token_id, config.use_cache = None, True
     with torch.device("meta"):
         twin = type(model)(config)
         ids = torch.zeros(batch, context_length, dtype=torch.long)

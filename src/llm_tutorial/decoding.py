@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
-    "Prediction", "best_tokens", "evaluating", "filter_logits", "greedy_decode", "model_inputs", "next_tokens",
-    "sample_decode", "top_predictions",
+    "Prediction", "best_tokens", "check_characters", "evaluating", "filter_logits", "greedy_decode", "model_inputs",
+    "next_tokens", "sample_decode", "top_predictions",
 ]
 
 
@@ -25,6 +26,12 @@ class Prediction:
     probability: float
 
 
+def check_characters(text: str) -> None:
+    """Refuse a text with half of a character, as a cut emoji leaves it: tokenizers answer it with a bare TypeError."""
+    if half := re.search("[\ud800-\udfff]", text):
+        raise ValueError(f"The text holds {half[0]!r}, which is half of a character: write the whole character.")
+
+
 def model_inputs(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, *, max_new_tokens: int = 0
 ) -> BatchEncoding:
@@ -34,6 +41,7 @@ def model_inputs(
     """
     if not text.strip():
         raise ValueError("The text is empty: give the model at least one word.")
+    check_characters(text)
     inputs = tokenizer(text, return_tensors="pt", verbose=False)
     count, limit = inputs["input_ids"].shape[1], model.config.max_position_embeddings
     if count + max_new_tokens > limit:
@@ -101,25 +109,15 @@ def greedy_decode(
 
 
 def sample_decode(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    max_new_tokens: int = 20,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    generator: torch.Generator,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, max_new_tokens: int = 20, *,
+    generator: torch.Generator, **filters: float,
 ) -> torch.Tensor:
-    """Continue ``text`` with tokens drawn at random from what ``filter_logits`` leaves.
+    """Continue ``text`` with tokens drawn at random from what ``filter_logits`` leaves with these ``filters``.
 
     The ids of prompt and continuation are int64 of shape (1, tokens), on the CPU, and so is the ``generator``.
     """
-
     def draw(logits: torch.Tensor) -> torch.Tensor:
-        kept = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        return torch.multinomial(kept.softmax(dim=-1), 1, generator=generator)
+        return torch.multinomial(filter_logits(logits, **filters).softmax(dim=-1), 1, generator=generator)
 
     return _decode(model, tokenizer, text, max_new_tokens, draw)
 
@@ -157,10 +155,7 @@ def filter_logits(
 
 
 def _decode(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    max_new_tokens: int,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, max_new_tokens: int,
     choose: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
     """Append the token that ``choose`` takes from the last logits (CPU, float32), up to the end-of-text token."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import fmean
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from llm_tutorial.decoding import evaluating
 
@@ -21,20 +21,15 @@ __all__ = [
     "recited_share", "uniform_loss", "unigram_loss",
 ]
 
+BATCH = 64  # chunks that a model continues at once
+
 
 @dataclass(frozen=True)
 class Recitation:
-    """How well a model continues texts it may have seen: shares from 0 to 1.
-
-    Attributes:
-        token_accuracy: of the tokens that equal the text's.
-        exact_match: of the continuations that equal the text's in every token.
-        character_accuracy: of the text's characters before the first mistake; None without a tokenizer.
-    """
+    """How well a model continues texts it may have seen: shares from 0 to 1 of tokens, and of whole continuations."""
 
     token_accuracy: float
     exact_match: float
-    character_accuracy: float | None = None
 
 
 def perplexity(loss: float) -> float:
@@ -51,30 +46,23 @@ def bits_per_byte(loss: float, tokens: int, text_bytes: int) -> float:
 
 
 def recitation(
-    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
-    batch_size: int = 64, tokenizer: PreTrainedTokenizerBase | None = None, *, start: int | None = 0,
+    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16, *,
+    start: int | None = 0,
 ) -> Recitation:
     """Give the model ``prompt`` tokens of each chunk and compare its greedy continuation with the text.
 
     This measures extractable memorization (Carlini et al. 2023, https://arxiv.org/abs/2202.07646), with short prompts.
     Theirs begin anywhere in a document. So does ``start=None``: it draws a place in each chunk, the same in every
     call. A number is the token of each chunk at which the prompt begins.
-
-    Given a ``tokenizer``, it counts characters too, since tokens differ in length. A character whose bytes are split
-    between prompt and continuation belongs to the continuation.
     """
-    rows = _rows(chunks, prompt, continuation, start)
-    written = continuations(model, chunks, prompt, continuation, batch_size, start=start)
-    hits = torch.tensor(written) == rows[:, prompt:]
-    return Recitation(
-        token_accuracy=hits.float().mean().item(),
-        exact_match=hits.all(dim=1).float().mean().item(),
-        character_accuracy=None if tokenizer is None else _character_accuracy(tokenizer, rows.tolist(), written))
+    written = torch.tensor(continuations(model, chunks, prompt, continuation, start=start))
+    hits = written == _rows(chunks, prompt, continuation, start)[:, prompt:]
+    return Recitation(token_accuracy=hits.float().mean().item(), exact_match=hits.all(dim=1).float().mean().item())
 
 
 def continuations(
-    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
-    batch_size: int = 64, *, start: int | None = 0,
+    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16, *,
+    start: int | None = 0,
 ) -> list[list[int]]:
     """Return, for each chunk, the ``continuation`` token ids that the model writes greedily after ``prompt`` of them.
 
@@ -83,7 +71,7 @@ def continuations(
     rows = _rows(chunks, prompt, continuation, start)
     written = []
     with evaluating(model):
-        for batch in rows[:, :prompt].split(batch_size):
+        for batch in rows[:, :prompt].split(BATCH):
             prompts = batch.to(model.device)
             output = model.generate(
                 input_ids=prompts, attention_mask=torch.ones_like(prompts), do_sample=False,
@@ -93,8 +81,8 @@ def continuations(
 
 
 def recited_share(
-    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16,
-    batch_size: int = 64, *, start: int | None = 0,
+    model: PreTrainedModel, chunks: Sequence[Sequence[int]], prompt: int = 16, continuation: int = 16, *,
+    start: int | None = 0,
 ) -> float:
     """Return ``recitation(...).exact_match`` from one forward pass per batch instead of one per token.
 
@@ -106,7 +94,7 @@ def recited_share(
     ends = torch.tensor([] if ends is None else ends, dtype=torch.long, device=model.device)
     exact = []
     with evaluating(model):
-        for batch in rows.to(model.device).split(batch_size):
+        for batch in rows.to(model.device).split(BATCH):
             inputs = batch[:, :-1]  # nothing is predicted after the last token
             logits = model(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False,
                            logits_to_keep=continuation).logits
@@ -122,11 +110,11 @@ def longest_copies(sequences: Sequence[Sequence[int]], source: Sequence[Sequence
     By runs of 50 tokens or more, Lee et al. 2022 (https://arxiv.org/abs/2107.06499) find copies in generated text.
     """
     # None equals no token, so no run reaches over the end of a row.
-    joined = [index for row in source for index in (*map(int, row), None)]
+    joined = [index for row in source for index in (*row, None)]
     matcher = SequenceMatcher(None, b=joined, autojunk=False)
     longest = []
     for sequence in sequences:
-        matcher.set_seq1(list(map(int, sequence)))
+        matcher.set_seq1(sequence)
         longest.append(matcher.find_longest_match().size)
     return longest
 
@@ -146,20 +134,18 @@ def unigram_loss(train: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]]
     return -fmean(math.log(probability[following]) for _, following in _pairs(chunks))
 
 
-def bigram_loss(
-    train: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]], vocabulary: int, prior: float = 1.0
-) -> float:
+def bigram_loss(train: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]], vocabulary: int) -> float:
     """Return the loss on ``chunks``, in nats per token, of predicting each token from the one before.
 
-    P(next | previous) = (count(previous, next) + prior * P(next)) / (count(previous) + prior). P(next) is the
-    prediction of ``unigram_loss``, the counts are those of pairs in ``train``, and ``prior`` is in pairs too. This is a
-    Dirichlet prior, as in MacKay and Peto 1995 (https://doi.org/10.1017/S1351324900000218).
+    P(next | previous) = (count(previous, next) + P(next)) / (count(previous) + 1). P(next) is the prediction of
+    ``unigram_loss``, and the counts are those of pairs in ``train``. This is a Dirichlet prior that weighs as much as
+    one pair (MacKay and Peto 1995, https://doi.org/10.1017/S1351324900000218).
     """
     pairs = _pairs(train)
     probability = _unigram(pairs, vocabulary)
     pair_counts, counts = Counter(pairs), Counter(previous for previous, _ in pairs)
     return -fmean(
-        math.log((pair_counts[previous, following] + prior * probability[following]) / (counts[previous] + prior))
+        math.log((pair_counts[previous, following] + probability[following]) / (counts[previous] + 1))
         for previous, following in _pairs(chunks))
 
 
@@ -174,28 +160,9 @@ def _rows(chunks: Sequence[Sequence[int]], prompt: int, continuation: int, start
     return torch.tensor([list(chunk[begin:begin + length]) for begin, chunk in zip(starts, chunks, strict=True)])
 
 
-def _character_accuracy(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], written: list[list[int]]) -> float:
-    """Recited characters per character of the continuations; ``rows`` are prompts and true continuations."""
-    recited = characters = 0
-    for row, ids in zip(rows, written, strict=True):
-        given = row[:-len(ids)]
-        # Continuations are decoded with their prompts because a character may begin in the prompt. The bytes of an
-        # incomplete character are decoded as U+FFFD; at the end of the text such a character does not count.
-        text = tokenizer.decode(row).rstrip("\N{REPLACEMENT CHARACTER}")
-        begin = _common_prefix(tokenizer.decode(given), text)
-        characters += len(text) - begin
-        recited += _common_prefix(tokenizer.decode(given + ids), text) - begin
-    return recited / characters
-
-
-def _common_prefix(one: str, other: str) -> int:
-    differing = (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))
-
-
 def _pairs(rows: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """All pairs of a token and the next one within a row."""
-    return [pair for row in rows for pair in pairwise(map(int, row))]
+    return [pair for row in rows for pair in pairwise(row)]
 
 
 def _unigram(pairs: list[tuple[int, int]], vocabulary: int) -> list[float]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
@@ -66,15 +66,13 @@ def chat_dataset(tokenizer: PreTrainedTokenizerBase, pairs: Iterable[tuple[str, 
     return Dataset.from_list(rows)
 
 
-def padded_batch(rows: Sequence[Mapping[str, Any]], padding: int) -> dict[str, torch.Tensor]:
+def padded_batch(rows: Sequence[Mapping[str, list[int]]], padding: int) -> dict[str, torch.Tensor]:
     """Return ``input_ids``, ``attention_mask`` and ``labels`` of shape (rows, longest row), padded on the right."""
     if all(label == -100 for row in rows for label in row["labels"]):
         raise ValueError(f"All labels of {len(rows)} rows are −100: the loss would be NaN. Keep those of the answers.")
-    longest = max(len(row["input_ids"]) for row in rows)
-    batch = {name: torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
-             for name, fill in {"input_ids": padding, "labels": -100}.items()}
-    lengths = torch.tensor([[len(row["input_ids"])] for row in rows])
-    return batch | {"attention_mask": (torch.arange(longest) < lengths).long()}
+    rows = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+    return {name: pad_sequence([torch.tensor(row[name]) for row in rows], batch_first=True, padding_value=fill)
+            for name, fill in {"input_ids": padding, "attention_mask": 0, "labels": -100}.items()}
 
 
 class LoRA(nn.Module):

@@ -23,11 +23,12 @@ __all__ = [
 
 FILM = "Life is like a [MASK] of chocolates."
 LONGEST = 40  # tokens of a sentence of the reader's own: its pictures still fit one screen
+TOKENS_AT_ONCE = 2048  # their logits take 250 MB for BERT
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Which tokens each token of a text, or added by the tokenizer, looks at.
+    """Which tokens each token of a text looks at, those included that the tokenizer adds.
 
     ``weights[layer, head, i, j]`` is the share of its attention that token ``i`` gives to token ``j``: float32 of shape
     (layers, heads, tokens, tokens) on the CPU.
@@ -38,10 +39,7 @@ class Attention:
 
 
 def fillable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Return ``text`` if the model can fill a mask in it; else say what is wrong with it, and return a line of a film.
-
-    A lesson can so go on, whatever its reader has typed.
-    """
+    """Return ``text`` if the model can fill a mask in it; else say what is wrong, and return a line of a film."""
     try:
         top_predictions(model, tokenizer, text, k=1)
         if (count := len(tokenizer(text)["input_ids"])) > LONGEST:
@@ -84,19 +82,18 @@ def heads_switched_off(model: PreTrainedModel, heads: Iterable[tuple[int, int]])
     ``c_proj`` in GPT-2.
     """
     outputs = [module for name, module in model.named_modules() if name.endswith(("self_attn.o_proj", "attn.c_proj"))]
-    if not outputs:
-        raise ValueError(f"{type(model).__name__} has no self_attn.o_proj or attn.c_proj: use a Llama or a GPT-2.")
     count = model.config.num_attention_heads
-    pairs = [(int(layer), int(head)) for layer, head in heads]
-    if wrong := [pair for pair in pairs if not (0 <= pair[0] < len(outputs) and 0 <= pair[1] < count)]:
-        raise ValueError(f"There is no head {wrong[0]}: the layers are 0 to {len(outputs) - 1}, and the heads of each "
-                         f"are 0 to {count - 1}.")
     with ExitStack() as hooks:
-        for layer, head in pairs:
+        for layer, head in heads:
+            if not (0 <= layer < len(outputs) and 0 <= head < count):
+                raise ValueError(f"There is no head {layer, head}: {type(model).__name__} has {len(outputs)} layers of "
+                                 f"a Llama or a GPT-2 with {count} heads each, counted from 0.")
+
             def without(_module, given, head=head):
                 mixed = given[0].clone()
                 mixed.unflatten(-1, (count, -1))[..., head, :] = 0
                 return (mixed,)
+
             hooks.callback(outputs[layer].register_forward_pre_hook(without).remove)
         yield
 
@@ -106,9 +103,8 @@ def token_surprisals(
 ) -> list[tuple[str, float | None]]:
     """Return each token of ``text`` with its surprisal in bits, given the tokens before it.
 
-    The surprisal is -log2 of the token's probability (Shannon 1948,
-    https://doi.org/10.1002/j.1538-7305.1948.tb01338.x). The first token has None, since no token precedes it. The mean
-    of the others is the model's loss on the text, in bits instead of nats.
+    It is -log2 of the token's probability (Shannon 1948, https://doi.org/10.1002/j.1538-7305.1948.tb01338.x). The first
+    token has None, since no token precedes it. The mean of the others is the model's loss on the text, in bits.
     """
     if not model.can_generate():
         raise ValueError(f"{type(model).__name__} sees the tokens it is to predict: use pseudo_surprisals.")
@@ -136,8 +132,7 @@ def pseudo_surprisals(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     positions = (torch.tensor(added) == 0).nonzero()[:, 0].to(ids.device)
     bits = []
     with evaluating(model):
-        # The logits of 2,048 tokens take 250 MB for BERT.
-        for masked in positions.split(max(1, 2048 // len(ids))):
+        for masked in positions.split(max(1, TOKENS_AT_ONCE // len(ids))):
             rows = torch.arange(len(masked), device=ids.device)
             batch = {name: row.repeat(len(masked), 1) for name, row in inputs.items()}
             batch["input_ids"][rows, masked] = mask

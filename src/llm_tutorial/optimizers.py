@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -51,15 +51,9 @@ def muon_parameter_groups(
     """Split the parameters of a GPT-2 or a Llama: the matrices inside the blocks go to Muon, all others to AdamW.
 
     Embeddings and norms are not linear maps between hidden states, so orthogonal updates mean nothing for them.
-
-    Raises:
-        ValueError: the model has no Conv1D or Linear layer inside its blocks.
     """
     matrices = [layer.weight for name, layer in model.named_modules()
                 if isinstance(layer, Conv1D | nn.Linear) and (".h." in name or ".layers." in name)]
-    if not matrices:
-        raise ValueError(f"{type(model).__name__} has no weight matrices in blocks named 'h' or 'layers', so Muon has "
-                         "nothing to train: set muon_lr to None.")
     chosen = {id(weight) for weight in matrices}
     others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
     return [
@@ -77,43 +71,26 @@ class MuonAdamW(torch.optim.Optimizer):
     groups works with schedules, checkpoints and ``load_state_dict``, which two optimizers in one wrapper do not.
 
     Args:
-        params: parameter groups, each with ``lr`` and ``muon``; those of Muon hold matrices only.
-        momentum: Muon's (Nesterov) momentum.
-        coefficients: those of Muon's Newton-Schulz iterations, see ``orthogonalize``.
-        betas, eps: AdamW's.
+        params: parameter groups, each with ``lr`` and ``muon``; those of Muon hold matrices only. A group may have a
+            ``weight_decay``, ``momentum`` (Nesterov's) and ``coefficients`` (see ``orthogonalize``) of its own.
+        betas: AdamW's.
         bf16: compute Muon's iterations in bfloat16.
     """
 
-    def __init__(
-        self,
-        params: list[dict],
-        *,
-        momentum: float = 0.9,
-        coefficients: Sequence[tuple[float, float, float]] = POLAR_EXPRESS,
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-8,
-        bf16: bool = False,
-    ) -> None:
-        if any("muon" not in group or not group.get("lr", -1) >= 0 for group in params):
-            raise ValueError("Each parameter group needs 'muon' and a learning rate 'lr' of at least 0.")
-        super().__init__(params, {"momentum": momentum, "coefficients": tuple(coefficients), "betas": betas, "eps": eps,
+    def __init__(self, params: list[dict], *, betas: tuple[float, float] = (0.9, 0.95), bf16: bool = False) -> None:
+        super().__init__(params, {"momentum": 0.9, "coefficients": POLAR_EXPRESS, "betas": betas, "eps": 1e-8,
                                   "weight_decay": 0.0})
         self.bf16 = bf16  # of this device, so it is no part of a checkpoint
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: None = None) -> None:
+        """Update every parameter that has a gradient; ``closure`` is there for the interface only."""
         for group in self.param_groups:
             update = self._muon_step if group["muon"] else self._adamw_step
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     update(parameter, group)
-        return loss
 
     def _muon_step(self, parameter: torch.Tensor, group: dict) -> None:
         state = self.state[parameter]

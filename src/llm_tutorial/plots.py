@@ -15,7 +15,6 @@ from html import escape
 import numpy as np
 import torch
 from matplotlib import colormaps, style
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
@@ -117,11 +116,11 @@ def panels(charts: Mapping[str, Mapping[str, float]], *, xlabel: str, title: str
     grid[-1].set_xlabel(drawable(xlabel))
     bar_names, bar_values = [], []
     for name, shares in charts.items():
-        head = f"{visible(name)}: " if name else ""
+        head = f"{name}: " if name else ""
         bar_names.append(f"{head}{_listed(shares)}.")
         bar_values.append(head + _listed(f"{bar} {form.format(value)}" for bar, value in shares.items()) + ".")
     return _figure(canvas, title, "Bar chart" if len(charts) == 1 else f"{len(charts)} bar charts",
-                   f"The bars show {visible(xlabel)}.", " ".join(bar_names), " ".join(bar_values))
+                   f"The bars show {xlabel}.", " ".join(bar_names), " ".join(bar_values))
 
 
 def lines(
@@ -151,7 +150,7 @@ def line_panels(
             x, y, look = _numbers(x), _numbers(y), names.index(name)
             [handles[name]] = axes.plot(x, y, color=COLORS[look], linestyle=DASHES[look], marker=MARKERS[look],
                                         markersize=4, markevery=max(1, len(x) // 25))
-            courses.append(f"{visible(head)}, {visible(name)}"[2 * (not head):] + f": {_course(x, y)}.")
+            courses.append((f"{head}, " if head else "") + f"{name}: {_course(x, y)}.")
             points.append((x, y))
         axes.set_xlabel(drawable(xlabel))
         axes.set_title(_wrapped(head, 36), loc="left", fontsize=9.5, weight="bold")
@@ -174,7 +173,7 @@ def line_panels(
                 axis.get_major_locator().set_params(integer=True)
     canvas.legend(handles.values(), [_wrapped(name, 40) for name in handles], loc="outside lower center", ncols=2,
                   frameon=False, fontsize=9, handlelength=3)
-    frame = f"x-axis: {' and '.join(map(visible, xlabels))}; y-axis: {visible(ylabel)}"
+    frame = f"x-axis: {' and '.join(xlabels)}; y-axis: {ylabel}"
     frame += {"": "", "xy": "; logarithmic"}.get(log, f"; {log}-axis logarithmic")
     return _figure(canvas, title, "Line chart" if len(charts) == 1 else f"{len(charts)} line charts", f"{frame}.",
                    f"Curves: {_listed(names)}.", " ".join(courses))
@@ -183,16 +182,17 @@ def line_panels(
 @style.context(STYLE, after_reset=True)
 def heat_map(
     values: ArrayLike | torch.Tensor, *, rows: Sequence[str], columns: Sequence[str], xlabel: str, ylabel: str,
-    title: str = "", cells: Sequence[Sequence[str]] | None = None, color_label: str = "",
+    color_label: str, title: str = "", cells: Sequence[Sequence[str]] = (),
 ) -> Figure:
     """Draw numbers of shape (rows, columns) as colors, those that are not finite white.
 
     ``cells`` are texts of the same shape, cut to fit; ``color_label`` says what the colors stand for, with its unit.
     """
-    table = _table(values)
-    texts = [[drawable(text) for text in row] for row in cells or ()]
-    if not table.shape == (len(rows), len(columns)) == (np.shape(texts) if texts else table.shape):
-        raise ValueError(f"The values have the shape {table.shape}: give as many rows, columns and cells.")
+    table = np.ma.masked_invalid(_numbers(values))
+    texts = [[drawable(text) for text in row] for row in cells]
+    if not table.count() or not table.shape == (len(rows), len(columns)) == (np.shape(texts) if texts else table.shape):
+        raise ValueError(f"The values have the shape {table.shape}: give as many rows, columns and cells, and at least "
+                         "one finite number.")
     row_labels, column_labels = ([_cut(name, 24) for name in names] for names in (rows, columns))
 
     # In letters: how many fit into a cell.  They can be somewhat smaller than the labels.
@@ -207,7 +207,8 @@ def heat_map(
     canvas = _canvas((left + room * len(columns)) / LETTERS, row_height * len(rows) + below + 0.7, title)
 
     axes = canvas.add_subplot()
-    scale = _scale(table)
+    low, high = min(table.min(), 0), max(table.max(), 0)
+    scale = Normalize(low, high if high > low else 1)
     axes.imshow(table, cmap=MAP, norm=scale, aspect="auto")
     axes.set_xticks(range(len(columns)), column_labels, fontsize=9, rotation=angle, rotation_mode="anchor",
                     ha="right" if angle else "center", va="center" if angle else "top")
@@ -225,15 +226,21 @@ def heat_map(
         for column, text in enumerate(line):
             axes.text(column, row, _cut(text, int(1.25 * room)), ha="center", va="center", fontsize=size,
                       in_layout=False, color=_readable_on(colors[row, column]))
-    _draw_scale(canvas, axes, scale, color_label)
+    # The colors with their numbers, above the drawing, where they take no room from the columns.
+    bar = canvas.colorbar(ScalarMappable(scale, MAP), ax=axes, location="top", aspect=30, shrink=0.6, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label(drawable(color_label), fontsize=9)
 
+    form = _format(table.compressed())
     peaks = "; ".join(
-        f"{visible(rows[row])}: {visible(columns[best])} " + (f"with {visible(cells[row][best])!r} " if texts else "")
-        + _format(table.compressed()).format(table[row, best])
+        f"{rows[row]}: {columns[best]} " + (f"with {str(cells[row][best])!r} " if texts else "")
+        + form.format(table[row, best])
         for row, best in enumerate(table.argmax(axis=1)) if table[row].count())
     return _figure(canvas, title, f"Heat map of {len(rows)} rows and {len(columns)} columns",
-                   f"Rows ({visible(ylabel)}): {_listed(rows)}. Columns ({visible(xlabel)}): {_listed(columns)}.", "",
-                   f"{_range(table, color_label)} The largest of each row: {peaks}.")
+                   f"Rows ({ylabel}): {_listed(rows)}. Columns ({xlabel}): {_listed(columns)}.", "",
+                   f"The colors ({color_label}) stand for {form.format(table.min())} to {form.format(table.max())}. "
+                   f"The largest of each row: {peaks}.")
 
 
 def drawable(text: object) -> str:
@@ -275,35 +282,13 @@ def _figure(canvas: Canvas, title: str, kind: str, frame: str, names: str, value
     """The picture and its texts: kind, title and frame in both, then either the names or the values."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", metadata={"Software": None})
-    head = f"{kind}: {visible(title)}" if title else kind
+    head = f"{kind}: {title}" if title else kind
     head += f"{'' if head.endswith(('.', '?', '!', '…')) else '.'} {frame}"
-    return Figure(buffer.getvalue(), f"{head} {values}", f"{head} {names}".rstrip())
+    return Figure(buffer.getvalue(), visible(f"{head} {values}"), visible(f"{head} {names}".rstrip()))
 
 
 def _numbers(values: ArrayLike | torch.Tensor) -> np.ndarray:
     return np.asarray(values.detach().double().cpu() if isinstance(values, torch.Tensor) else values, dtype=float)
-
-
-def _table(values: ArrayLike | torch.Tensor) -> np.ma.MaskedArray:
-    """The values as float64 of shape (rows, columns), those that are not finite masked."""
-    table = np.ma.masked_invalid(_numbers(values))
-    if table.ndim != 2 or table.count() == 0:
-        raise ValueError(f"There is nothing to draw in values of shape {table.shape}: give at least one row and one "
-                         "column, and a finite number.")
-    return table
-
-
-def _scale(numbers: np.ma.MaskedArray) -> Normalize:
-    low, high = min(numbers.min(), 0), max(numbers.max(), 0)
-    return Normalize(low, high if high > low else 1)
-
-
-def _draw_scale(canvas: Canvas, axes: Axes, scale: Normalize, label: str) -> None:
-    """The colors with their numbers, above the drawing, where they take no room from the columns."""
-    bar = canvas.colorbar(ScalarMappable(scale, MAP), ax=axes, location="top", aspect=30, shrink=0.6, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8)
-    bar.set_label(drawable(label), fontsize=9)
 
 
 def _readable_on(color: Sequence[float]) -> str:
@@ -319,7 +304,7 @@ def _format(values: Iterable[float]) -> str:
 
 
 def _listed(names: Iterable[object]) -> str:
-    names = [visible(name) for name in names]
+    names = [str(name) for name in names]
     return "; ".join(names if len(names) <= 16 else [*names[:3], "…", names[-1]])
 
 
@@ -331,12 +316,6 @@ def _course(x: np.ndarray, y: np.ndarray) -> str:
     form = _format(y)
     places = {"first": 0, "lowest": y.argmin(), "highest": y.argmax(), "last": -1}
     return ", ".join(f"{role} {form.format(y[i])} at {x[i]:,g}" for role, i in places.items())
-
-
-def _range(numbers: np.ma.MaskedArray, label: str) -> str:
-    form = _format(numbers.compressed())
-    return (f"The colors{f' ({visible(label)})' if label else ''} stand for {form.format(numbers.min())} to "
-            f"{form.format(numbers.max())}.")
 
 
 BOUNDS = 1, 2, 4, 8, 16  # each step begins at its number of bits
@@ -359,13 +338,11 @@ class SurprisalText:
         return {"text/html": self.html, "text/plain": self.text}
 
 
-def surprisal_text(pairs: Sequence[tuple[str, float | None]], *, title: str = "") -> SurprisalText:
+def surprisal_text(pairs: Sequence[tuple[str, float | None]], *, title: str) -> SurprisalText:
     """Return tokens and their bits, as ``token_surprisals`` or ``pseudo_surprisals`` give them, as colored text.
 
     It is readable in a dark theme; where all styles are removed, as on GitHub, the numbers remain.
     """
-    if wrong := [pair for pair in pairs if pair[1] is not None and not pair[1] >= 0]:
-        raise ValueError(f"The token {wrong[0][0]!r} has {wrong[0][1]} bits: a surprisal is 0 or more.")
     # Without styles, a space keeps words apart where no token begins with one, as in BERT.
     gap = "" if any(token.startswith(" ") for token, _ in pairs) else " "
     boxes, words = [], []
@@ -381,7 +358,7 @@ def surprisal_text(pairs: Sequence[tuple[str, float | None]], *, title: str = ""
         f'<div style="font-size:14px"><div><b>{escape(title)}</b></div>'
         f'<div style="line-height:1.3;margin:2px 0 6px 0">{"".join(boxes)}</div>'
         f"<small>Bits of surprisal: {legend}. One bit more halves the probability.{parts}</small></div>",
-        (f"{title}: " if title else "") + gap.join(words))
+        f"{title}: {gap.join(words)}")
 
 
 def _box(text: str, step: int, number: str = "") -> str:

@@ -39,7 +39,7 @@ def quiet() -> None:
 def setup_table(checkpoint: Checkpoint, device: Device) -> pd.DataFrame:
     """Return which checkpoint is used from which source on which device, and why."""
     return pd.Series({
-        "data" if checkpoint.path.is_file() else "checkpoint": checkpoint.name,
+        "checkpoint": checkpoint.name,
         "revision": checkpoint.revision[:12],
         "source": checkpoint.source,
         "why this source": checkpoint.reason,
@@ -65,9 +65,9 @@ def describe(model: nn.Module, name: str = "") -> pd.DataFrame:
     }).to_frame(name)
 
 
-def prediction_table(predictions: Sequence[Prediction], digits: int = 3) -> pd.DataFrame:
+def prediction_table(predictions: Sequence[Prediction]) -> pd.DataFrame:
     """Return predictions as a table with token, id and rounded probability, numbered by rank."""
-    rows = [(repr(p.token), p.id, round(p.probability, digits)) for p in predictions]
+    rows = [(repr(p.token), p.id, round(p.probability, 3)) for p in predictions]
     return pd.DataFrame(rows, columns=["token", "id", "probability"], index=range(1, len(rows) + 1))
 
 
@@ -79,11 +79,11 @@ def loss_curves(trainer: Trainer, x: str = "step") -> dict[str, tuple[list[float
 class TrainingProgress(TrainerCallback):
     """Show losses, speed and the time left while a model trains, in notebooks as one figure that is drawn again.
 
-    Elsewhere, where ``LLM_TUTORIAL_DISPLAY=plain``, and with ``live=False`` it is a table.  ``tokens_per_step`` gives
-    the speed in tokens per second; ``seconds`` is the time from the first step of the last training to its end.
+    Elsewhere, where ``LLM_TUTORIAL_DISPLAY=plain``, and with ``live=False`` it is a table. ``seconds`` is the time from
+    the first step of the last training to its end.
     """
 
-    def __init__(self, tokens_per_step: int | None = None, *, live: bool | None = None) -> None:
+    def __init__(self, tokens_per_step: int, *, live: bool | None = None) -> None:
         self.tokens_per_step = tokens_per_step
         self.live = _in_notebook() if live is None else live
         self.seconds = self._began = self._drawn_at = 0.0
@@ -128,7 +128,7 @@ class TrainingProgress(TrainerCallback):
         """Seconds gone, seconds left if no callback ends the training earlier, tokens per second."""
         seconds, done = time.perf_counter() - self._began, state.global_step - self._first_step
         left = seconds / max(done, 1) * (state.max_steps - state.global_step)
-        return seconds, left, f"{done * self.tokens_per_step / seconds:,.0f}" if self.tokens_per_step else ""
+        return seconds, left, f"{done * self.tokens_per_step / seconds:,.0f}"
 
     def _print_row(self, state: TrainerState) -> None:
         seconds, left, speed = self._speed(state)
@@ -139,10 +139,11 @@ class TrainingProgress(TrainerCallback):
 
     def _draw(self, state: TrainerState) -> None:
         seconds, left, speed = self._speed(state)
-        title = f"Step {state.global_step} of at most {state.max_steps}; {seconds:.0f} s gone, {left:.0f} s left"
+        title = (f"Step {state.global_step} of at most {state.max_steps}; {seconds:.0f} s gone, {left:.0f} s left; "
+                 f"{speed} tokens/s")
         # The log holds what was logged before an interruption too.
         self._handle.update(lines(_curves(state.log_history), xlabel="step", ylabel="cross-entropy (nats per token)",
-                                  title=title + (f"; {speed} tokens/s" if speed else "")))
+                                  title=title))
         self._drawn_at = time.perf_counter()
 
 

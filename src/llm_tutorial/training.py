@@ -7,13 +7,11 @@ import hashlib
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from accelerate.utils import gather_object
@@ -39,12 +37,9 @@ __all__ = [
 
 WATCHED_CHUNKS = 32  # for the validation loss during the training
 LOGITS_AT_ONCE = 2**26  # when validating; a quarter of a gigabyte in fp32
-# The training arguments that change the weights.
-_DECISIVE = (
-    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay",
-    "max_grad_norm", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "bf16", "fp16",
-    "seed", "data_seed",
-)
+# The training arguments that change the weights, bf16 aside: a run may go on with another precision.
+_DECISIVE = ("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay",
+             "fp16", "seed")
 
 
 @dataclass(frozen=True)
@@ -118,8 +113,7 @@ def pick_preset(preset: str | Preset | Device) -> Preset:
 def preset_tokenizer(preset: str | Preset, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     """Return GPT-2's tokenizer, or a smaller byte-level BPE trained on ``texts`` where the preset wants one.
 
-    Byte-level BPE (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners") starts from the 256
-    bytes, so even the smallest vocabulary encodes any text. Very little text gives fewer entries than the preset wants.
+    Very little text gives fewer entries than the preset wants.
     """
     preset = pick_preset(preset)
     tokenizer = load_gpt2_tokenizer()
@@ -141,13 +135,10 @@ def gpt2_config(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT
 
 
 def new_model(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
-    """Return an untrained GPT-2 of the preset's size, with random weights; set the seed before to get the same again.
-
-    Small models memorize sooner when their embeddings differ more from the start than GPT-2's do.
-    """
+    """Return an untrained GPT-2 of the preset's size; its weights are random, so set the seed before."""
     preset = pick_preset(preset)
     model = GPT2LMHeadModel(gpt2_config(preset, tokenizer))
-    if preset.embedding_std is not None:
+    if preset.embedding_std is not None:  # small models memorize sooner when embeddings differ more from the start
         for embedding in (model.transformer.wte, model.transformer.wpe):
             torch.nn.init.normal_(embedding.weight, std=preset.embedding_std)
     return model
@@ -156,7 +147,7 @@ def new_model(preset: str | Preset, tokenizer: PreTrainedTokenizerBase) -> GPT2L
 def training_arguments(
     preset: str | Preset, output_dir: str | os.PathLike[str], *, device: Device | None = None, **overrides: Any
 ) -> TrainingArguments:
-    """Return the preset's ``TrainingArguments`` for one GPU or CPU, with the keys that the device needs.
+    """Return the preset's ``TrainingArguments`` for one GPU or CPU.
 
     Args:
         device: the device to train on; by default the one ``pick_device()`` picks.
@@ -180,13 +171,10 @@ def training_arguments(
         "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
-    }
-    if device.name == "cpu":
-        arguments |= {"use_cpu": True, "bf16": device.bf16}
-    elif device.name == "cuda":  # tf32 exists from compute capability 8 on, as fast bf16 does
-        arguments |= {"bf16": device.bf16, "fp16": device.fp16, "tf32": device.bf16 and torch.version.cuda is not None,
-                      "optim": "adamw_torch_fused"}
-    arguments |= overrides
+        "use_cpu": device.name == "cpu",
+        "bf16": device.bf16,
+        "fp16": device.fp16,
+    } | overrides
     rows, validated = arguments["per_device_train_batch_size"], arguments["per_device_eval_batch_size"]
     if preset.at_once is not None:
         part = _largest_divisor(rows, preset.at_once)
@@ -229,39 +217,31 @@ def build_trainer(
     *,
     preset: str | Preset,
     callbacks: Iterable[TrainerCallback] = (),
-    collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] | None = None,
 ) -> Trainer:
     """Return a Trainer for ``datasets["train"]`` and ``datasets["valid"]`` with the preset's optimizer.
 
-    During the training, the validation loss is taken on 32 chunks spread over ``datasets["valid"]``. The training
-    stops when the preset's share of the training chunks is recited, with FloatingPointError when weights or losses
-    become infinite or NaN, and with MemoryError when the GPU's memory is full. If ``arguments`` save checkpoints, the
-    output folder is kept to one run.
+    The validation loss is that of 32 chunks spread over ``datasets["valid"]``. The training stops when the preset's
+    share of the training chunks is recited, with FloatingPointError when weights or losses become infinite or NaN, and
+    with MemoryError when the GPU is full. If ``arguments`` save checkpoints, the output folder is kept to one run.
 
     Args:
-        datasets: rows of ``input_ids``; the training chunks may be a stream, which is not checked in advance.
-        collator: makes a batch of rows; by default the library's plain one if the rows have ``labels``, else the one
-            for language models, which leaves padding, and so the end-of-text token, out of the labels.
+        arguments: those of ``training_arguments``.
+        datasets: rows of ``input_ids``, and ``labels`` where the model has to learn the end-of-text token, which is
+            also the padding. The training chunks may be a stream, which is not checked in advance.
 
     Raises:
-        ValueError: chunks that the model cannot read, ``stop_at`` with a stream, checkpoints of a different run in the
-            output folder, several GPUs in one process, or fp16 with weights in half precision.
+        ValueError: chunks that the model cannot read, checkpoints of a different run in the output folder, or several
+            GPUs in one process, which would double the loss.
     """
     preset = pick_preset(preset)
     train, valid = datasets["train"], datasets["valid"]
-    streamed = isinstance(train, IterableDataset)
-    if streamed and preset.stop_at is not None:
-        raise ValueError(f"stop_at={preset.stop_at} needs training chunks that can be counted, and a stream has no "
-                         "end: set stop_at to None.")
     if arguments.n_gpu > 1:
         raise ValueError(f"One process with {arguments.n_gpu} GPUs multiplies the batch by {arguments.n_gpu}. Take the "
                          "arguments from training_arguments(), which use one, or start one process per GPU with "
                          "torchrun.")
-    if arguments.fp16 and (stored := {weight.dtype for weight in model.parameters()} & {torch.float16, torch.bfloat16}):
-        raise ValueError(f"fp16=True trains with weights in fp32, but the model has {', '.join(map(str, stored))}: its "
-                         "gradients cannot be unscaled. Load it with dtype=torch.float32, or call model.float() first.")
-    for split in ("valid",) if streamed else ("train", "valid"):
-        _check_chunks(model, split, datasets[split]["input_ids"][:])
+    for split in ("train", "valid"):
+        if isinstance(datasets[split], Dataset):
+            _check_chunks(model, split, datasets[split]["input_ids"][:])
     # Without it the Trainer counts one position too many per row and reports losses that are too low.
     model.loss_type = "ForCausalLM"
     optimizer = None
@@ -269,9 +249,9 @@ def build_trainer(
         groups = muon_parameter_groups(model, muon_lr=preset.muon_lr, adamw_lr=arguments.learning_rate,
                                        weight_decay=arguments.weight_decay)
         optimizer = MuonAdamW(groups, bf16=arguments.bf16)
-    if collator is None and "labels" in (train.column_names or ()):
+    if "labels" in (train.column_names or ()):
         collator = transformers.default_data_collator
-    elif collator is None:
+    else:
         collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
     trainer = _Trainer(
         model=model,
@@ -289,9 +269,7 @@ def build_trainer(
         trainer.add_callback(StopWhenRecited(train["input_ids"][:], preset.stop_at))
     trainer.add_callback(FiniteLoss())
     if arguments.save_strategy != "no":
-        guard = _RunFolder(Path(arguments.output_dir), _run_facts(preset, arguments, datasets, tokenizer))
-        guard.check()  # before the Trainer loads weights from there, which need not even fit
-        trainer.add_callback(guard)
+        trainer.add_callback(_RunFolder(Path(arguments.output_dir), _run_facts(preset, arguments, datasets)))
     return trainer
 
 
@@ -330,22 +308,18 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> str | None:
 
 
 def _run_facts(
-    preset: Preset, arguments: TrainingArguments, datasets: Mapping[str, Dataset | IterableDataset],
-    tokenizer: PreTrainedTokenizerBase,
+    preset: Preset, arguments: TrainingArguments, datasets: Mapping[str, Dataset | IterableDataset]
 ) -> dict[str, Any]:
     """Return what decides where a run ends, as it reads back from JSON."""
-    def digest(chunks: Dataset) -> str:
-        return hashlib.sha256(b"".join(np.asarray(row, "<i4").tobytes() for row in chunks["input_ids"][:])).hexdigest()
-
-    streamed = isinstance(datasets["train"], IterableDataset)
     facts = asdict(preset) | {name: getattr(arguments, name) for name in _DECISIVE} | {
-        "batch": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
-        # A stream is not read in advance. Each process reads its own share of it.
-        "training_chunks": f"stream, {arguments.world_size} readers" if streamed else digest(datasets["train"]),
-        "validation_chunks": digest(datasets["valid"]),
-        "tokenizer": hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest(),
-    }
+        "batch": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size}
     del facts["name"], facts["at_once"]  # they change no weights
+    for split in ("train", "valid"):
+        if isinstance(datasets[split], Dataset):
+            rows = json.dumps(datasets[split]["input_ids"][:])
+            facts[f"{split}_chunks"] = hashlib.sha256(rows.encode()).hexdigest()
+        else:  # not read in advance, and each process reads its own share
+            facts[f"{split}_chunks"] = f"stream, {arguments.world_size} readers"
     return json.loads(json.dumps(facts))
 
 
@@ -353,27 +327,22 @@ class _RunFolder(TrainerCallback):
     """Keep an output folder to one run; ``run.json`` in it holds what decides where that run ends."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        self.folder, self.facts = folder, facts
-
-    def check(self) -> None:
-        """Raise ValueError if the checkpoints in the folder are those of a different run."""
-        if newest_checkpoint(self.folder) is None:
+        self.record, self.facts = folder / "run.json", facts
+        if newest_checkpoint(folder) is None:
             return
-        record = self.folder / "run.json"
-        there = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        keys = sorted(key for key in there.keys() | self.facts.keys() if there.get(key) != self.facts.get(key))
-        different = [f"{key} is {there.get(key)!s:.12} there and {self.facts.get(key)!s:.12} here" for key in keys]
-        if different and set(keys) <= {"bf16", "fp16"} and not there["fp16"]:  # which has a state of its own
-            warnings.warn(f"{self.folder} was begun in another precision: {'; '.join(different)}. The training goes "
-                          "on, and its losses will differ a little.", stacklevel=2)
-        elif different:
-            raise ValueError(f"{self.folder} belongs to a different run: {'; '.join(different[:4])}. Choose another "
-                             "output_dir, or delete that folder if nothing in it is needed.")
+        remedy = "Choose another output_dir, or delete that folder if nothing in it is needed."
+        if not self.record.is_file():
+            raise ValueError(f"{folder} has checkpoints but no run.json, which says what run they are of. {remedy}")
+        there = json.loads(self.record.read_text(encoding="utf-8"))
+        different = [f"{key} is {there.get(key)!s:.12} there and {facts.get(key)!s:.12} here"
+                     for key in sorted(there.keys() | facts.keys()) if there.get(key) != facts.get(key)
+                     and (key != "fp16" or there.get(key))]  # the state of its scaler needs one to go on
+        if different:
+            raise ValueError(f"{folder} belongs to a different run: {'; '.join(different[:4])}. {remedy}")
 
     def on_train_begin(self, args, state, control, **_) -> None:
         """Write ``run.json``, or raise ValueError where checkpoints would be overwritten or processes differ."""
-        self.check()
-        newest = newest_checkpoint(self.folder)
+        newest = newest_checkpoint(args.output_dir)
         if newest is not None and int(newest.rpartition("-")[2]) > state.global_step:
             raise ValueError(f"{newest} is beyond step {state.global_step}, where this training begins. Give train() "
                              f"resume_from_checkpoint=newest_checkpoint({args.output_dir!r}), or choose another "
@@ -382,8 +351,8 @@ class _RunFolder(TrainerCallback):
             raise ValueError("The processes of this run have different data or recipes. Give all of them the same "
                              "arguments and files, and LLM_TUTORIAL_SOURCE=hub or offline.")
         if newest is None and state.is_world_process_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "run.json").write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+            self.record.parent.mkdir(parents=True, exist_ok=True)
+            self.record.write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
 
     def on_step_end(self, args, state, control, **_) -> None:
         """Log with every checkpoint, which does not hold the mean loss since the last log."""
@@ -395,8 +364,7 @@ class _RunFolder(TrainerCallback):
 class StopWhenRecited(TrainerCallback):
     """End the training once the model continues this share of its training chunks word for word.
 
-    A check is made only when a logged loss is below ``loss_below``: above one nat per token, hardly any run of 16
-    tokens is right.
+    It is asked only when a logged loss is below one nat per token: above that, hardly any run of 16 tokens is right.
 
     Args:
         chunks: token ids of the training chunks, at least 32 in each.
@@ -406,16 +374,15 @@ class StopWhenRecited(TrainerCallback):
     ``shares`` holds (step, share recited) for each check.
     """
 
-    def __init__(self, chunks: Sequence[Sequence[int]], share: float = 0.95, *, loss_below: float = 1.0,
-                 start: int | None = 0) -> None:
+    def __init__(self, chunks: Sequence[Sequence[int]], share: float = 0.95, *, start: int | None = 0) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"stop_at={share} is not a share: give a number above 0 and at most 1, such as 0.95.")
-        self.chunks, self.share, self.loss_below, self.start = chunks, share, loss_below, start
+        self.chunks, self.share, self.start = chunks, share, start
         self.shares: list[tuple[int, float]] = []
 
     def on_log(self, args, state, control, logs=None, model=None, **_) -> None:
         """Check, and ask the Trainer to stop."""
-        if logs.get("loss", self.loss_below) < self.loss_below:
+        if logs.get("loss", math.inf) < 1:
             self.shares.append((state.global_step, recited_share(model, self.chunks, start=self.start)))
             if self.shares[-1][1] >= self.share:
                 control.should_training_stop = True

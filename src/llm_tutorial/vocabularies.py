@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import GPT2Tokenizer, PreTrainedTokenizerBase
+
+from llm_tutorial.decoding import check_characters
 
 __all__ = ["HUMAN_RIGHTS", "TEKKEN_COUNTS", "cut_table", "encode", "entries", "first_entries", "merge_list", "pieces",
            "pre_tokenize", "text_sizes", "token_counts", "train_sentencepiece", "unharmed"]
@@ -35,6 +37,7 @@ TEKKEN_COUNTS = {"English": 33, "German": 36, "Finnish": 56, "Chinese": 39, "Hin
 
 def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
     """Return the ids of ``text``, without added tokens such as BERT's ``[CLS]`` and ``[SEP]``."""
+    check_characters(text)
     if isinstance(tokenizer, SentencePieceProcessor):
         return tokenizer.encode(text)
     return tokenizer.encode(text, add_special_tokens=False)
@@ -45,9 +48,10 @@ def pieces(tokenizer: AnyTokenizer, text: str) -> list[str]:
 
     SentencePiece returns unknown pieces as they are in the text, the others return their unknown token.
     """
+    ids = encode(tokenizer, text)
     if isinstance(tokenizer, SentencePieceProcessor):
         return tokenizer.encode(text, out_type=str)
-    return tokenizer.convert_ids_to_tokens(encode(tokenizer, text))
+    return tokenizer.convert_ids_to_tokens(ids)
 
 
 def pre_tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
@@ -74,39 +78,32 @@ def cut_table(
     return table
 
 
-def token_counts(tokenizers: Mapping[object, AnyTokenizer], texts: Mapping[str, Iterable[str]]) -> pd.DataFrame:
+def token_counts(tokenizers: Mapping[object, AnyTokenizer], texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Return how many tokens each tokenizer (row) needs for each collection of texts (column)."""
-    collections = {name: list(collection) for name, collection in texts.items()}
     return pd.DataFrame({
         name: {key: sum(len(encode(tokenizer, text)) for text in collection) for key, tokenizer in tokenizers.items()}
-        for name, collection in collections.items()
+        for name, collection in texts.items()
     })
 
 
-def text_sizes(texts: Mapping[str, Iterable[str]]) -> pd.DataFrame:
+def text_sizes(texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Return words (between spaces), characters and UTF-8 bytes (rows) of each collection of texts (column)."""
-    sizes = {}
-    for name, collection in texts.items():
-        collection = list(collection)
-        sizes[name] = {"words": sum(len(text.split()) for text in collection),
-                       "characters": sum(map(len, collection)),
-                       "bytes": sum(len(text.encode()) for text in collection)}
-    return pd.DataFrame(sizes)
+    return pd.DataFrame({
+        name: {"words": sum(len(text.split()) for text in collection),
+               "characters": sum(map(len, collection)),
+               "bytes": sum(len(text.encode()) for text in collection)}
+        for name, collection in texts.items()
+    })
 
 
-def unharmed(tokenizers: Mapping[object, AnyTokenizer], texts: Iterable[str]) -> dict[object, int]:
+def unharmed(tokenizers: Mapping[object, AnyTokenizer], texts: Sequence[str]) -> dict[object, int]:
     """Return for each tokenizer how many of the texts its ids decode to exactly."""
-    texts = list(texts)
     return {key: sum(tokenizer.decode(encode(tokenizer, text)) == text for text in texts)
             for key, tokenizer in tokenizers.items()}
 
 
 def merge_list(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
-    """Return the merges of a byte-pair encoding, in the order learned.
-
-    Raises:
-        ValueError: the tokenizer is not a byte-pair encoding.
-    """
+    """Return the merges of a byte-pair encoding, in the order learned."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     if model["type"] != "BPE":
         raise ValueError(f"{type(tokenizer).__name__} has a model of type {model['type']}, which has no merges: "

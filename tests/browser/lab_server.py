@@ -1,4 +1,4 @@
-"""A JupyterLab of its own for the tests: a free port of 127.0.0.1, a token, a folder that is thrown away."""
+"""``llm-tutorial lab`` for the tests: a free port of 127.0.0.1, a token, a folder that is thrown away."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from pathlib import Path
 
 from llm_tutorial.commands.run import REFERENCE_ENVIRONMENT
 
-__all__ = ["LabServer", "running_lab"]
-
 START_SECONDS = 120
 # JupyterLab would ask for leave in a window of its own, and then ask the network; all else is as readers have it.
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
@@ -32,10 +30,6 @@ class LabServer:
     url: str
     token: str
     folder: Path
-
-    def page_of(self, notebook: str) -> str:
-        """Return the address at which JupyterLab opens one notebook of the folder, in a workspace without tabs."""
-        return f"{self.url}/lab/tree/{notebook}?token={self.token}&reset"
 
     def ask(self, path: str, method: str = "GET") -> bytes:
         """Return what the server's interface answers; raises OSError if it does not."""
@@ -52,7 +46,7 @@ class LabServer:
 
 @contextmanager
 def running_lab(folder: Path, state: Path) -> Iterator[LabServer]:
-    """Run JupyterLab on ``folder`` while the block runs; its settings, its log and all it writes go to ``state``.
+    """Run JupyterLab on ``folder``, which is called notebooks; its settings, log and all it writes go to ``state``.
 
     The kernels see the bundled models and data on the CPU, and else what a reader's kernel sees: live figures,
     progress bars, playgrounds.
@@ -64,15 +58,14 @@ def running_lab(folder: Path, state: Path) -> Iterator[LabServer]:
         port = free.getsockname()[1]
     server = LabServer(f"http://127.0.0.1:{port}", secrets.token_urlsafe(16), folder)
     log = state / "jupyterlab.log"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
+    command = [sys.executable, "-m", "llm_tutorial", "lab", "--no-browser", "--allow-root", "--expose-app-in-browser",
                "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
-               f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly"]
+               "--LabApp.extension_manager=readonly"]
     with log.open("wb") as output, subprocess.Popen(
-            command, cwd=folder, env=_environment(state, server.token), stdout=output, stderr=output) as process:
+            command, cwd=folder.parent, env=_environment(state, server.token), stdout=output, stderr=output) as process:
         try:
             _wait_until_it_answers(server, process, log)
             yield server
-            server.end_kernels()
         finally:
             process.terminate()  # it ends the kernels
             with suppress(subprocess.TimeoutExpired):

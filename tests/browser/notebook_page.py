@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,6 @@ from lab_server import LabServer
 from nbconvert.preprocessors import ClearOutputPreprocessor
 from playwright.sync_api import Locator, Page, Request, expect
 from playwright.sync_api import TimeoutError as Waited
-
-__all__ = ["NotebookPage", "press_button", "set_slider", "type_text"]
 
 OPEN_SECONDS = 120  # to load JupyterLab and to start a kernel, on a busy machine
 WIDGET_SECONDS = 30  # for a widget to appear, and for a picture to follow a control
@@ -33,9 +30,6 @@ RUN_ALL = """() => {
 AT_REST = """() => window.allCells !== null
     && window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === "idle"
     && ![...document.querySelectorAll(".jp-InputArea-prompt")].some(prompt => prompt.textContent.includes("*"))"""
-RUNNING = """() => [...document.querySelectorAll(".jp-CodeCell")]
-    .find(cell => cell.querySelector(".jp-InputArea-prompt")?.textContent.includes("*"))
-    ?.querySelector(".cm-line")?.textContent"""
 LOADED = """() => ![...document.querySelectorAll(".jp-OutputArea-output")]
     .some(output => output.textContent.startsWith("Loading widget"))"""
 SAVE = "() => window.jupyterapp.shell.currentWidget.context.save()"
@@ -54,7 +48,9 @@ class NotebookPage:
 
     def open(self) -> None:
         """Open the notebook as it is stored."""
-        self.page.goto(self._server.page_of(self._path.name), timeout=OPEN_SECONDS * 1000)
+        server = self._server  # "reset": a workspace without tabs
+        self.page.goto(f"{server.url}/lab/tree/{self._path.name}?token={server.token}&reset",
+                       timeout=OPEN_SECONDS * 1000)
         self._wait(READY, OPEN_SECONDS, "has no kernel at rest")
 
     def run(self, seconds: float) -> None:
@@ -88,32 +84,24 @@ class NotebookPage:
         try:
             self.page.wait_for_function(condition, timeout=seconds * 1000, polling=250)
         except Waited as error:
-            cell = self.page.evaluate(RUNNING)
-            seen = f", at the cell that begins with: {cell}" if cell else ""
-            raise AssertionError(f"{self._path.name} {problem} after {seconds:.0f} s{seen}") from error
+            raise AssertionError(f"{self._path.name} {problem} after {seconds:.0f} s") from error
 
-    def _code_cells(self) -> list[dict]:
-        cells = json.loads(self._path.read_text(encoding="utf-8"))["cells"]
-        return [cell for cell in cells if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    def _code_cells(self) -> list[nbformat.NotebookNode]:
+        cells = nbformat.read(self._path, as_version=4).cells
+        return [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
 
     def _cell_faults(self) -> list[str]:
-        found = []
-        for number, cell in enumerate(self._code_cells(), start=1):
-            first = "".join(cell["source"]).splitlines()[0]
-            if cell["execution_count"] is None:
-                found.append(f"code cell {number} did not run: {first}")
-            found += [f"code cell {number} failed: {output['ename']}: {output['evalue']}: {first}"
-                      for output in cell["outputs"] if output["output_type"] == "error"]
-        return found
+        cells = self._code_cells()
+        return [f"did not run: {cell.source[:60]}" for cell in cells if cell.execution_count is None] + [
+            f"failed: {output.ename}: {output.evalue}: {cell.source[:60]}"
+            for cell in cells for output in cell.outputs if output.output_type == "error"]
 
     def _widget_faults(self) -> list[str]:
         with suppress(Waited):  # what does not load is named below
             self.page.wait_for_function(LOADED, timeout=WIDGET_SECONDS * 1000, polling=250)
         texts = [" ".join(text.split()) for text in self.page.locator(OUTPUT).all_inner_texts()]
         found = [f"widget: {text[:200]}" for text in texts if text.startswith(("Error displaying widget", "Loading w"))]
-        for broken in self.page.locator(".jupyter-widgets-error-widget").all():
-            broken.click()  # shows the reason
-            found.append(f"widget: {' '.join(broken.inner_text().split())[:200]}")
+        found += [f"widget: {text}" for text in self.page.locator(".jupyter-widgets-error-widget").all_inner_texts()]
         stored = sum(WIDGET_MIME in output.get("data", {}) for cell in self._code_cells() for output in cell["outputs"])
         if not found and stored != len(self.widgets()):
             found.append(f"widget: {stored} in the notebook, {len(self.widgets())} on the page")

@@ -1,13 +1,12 @@
 """The site in Chromium, from a disk and without a network: search, accessibility by axe-core, and a narrow window."""
 
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from llm_tutorial.commands.live import npm_archive
+from llm_tutorial.commands.live import npm_files
 from llm_tutorial.commands.pages import build_pages
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")  # of Sphinx
@@ -34,13 +33,11 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def axe(tmp_path_factory):
+def axe():
     """The script of axe-core, from npm; without npm its tests are skipped."""
     if shutil.which("npm") is None:
         pytest.skip("axe-core comes by npm, which is not installed.")
-    archive = npm_archive(AXE, AXE_SHA512, tmp_path_factory.mktemp("axe"))
-    with tarfile.open(archive) as files:
-        return files.extractfile("package/axe.min.js").read().decode("utf-8")
+    return npm_files(AXE, AXE_SHA512, "axe.min.js")["axe.min.js"].decode("utf-8")
 
 
 @pytest.fixture

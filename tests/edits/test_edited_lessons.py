@@ -46,3 +46,14 @@ def test_any_cell_can_be_run_again(lesson, order, tmp_path):
     nbformat.write(notebook, tmp_path / f"{lesson}.ipynb")
     run = execute_notebook(tmp_path / f"{lesson}.ipynb")
     assert run.error is None, run.error
+
+
+@pytest.mark.parametrize("lesson", EDITS)
+def test_a_kernel_may_be_restarted_in_the_middle_and_at_the_end(lesson, tmp_path):
+    notebook = nbformat.read(LESSONS / f"{lesson}.ipynb", as_version=4)
+    cells, path = notebook.cells, tmp_path / f"{lesson}.ipynb"
+    for count in (len(cells) * 2 // 3, len(cells), len(cells)):  # each time in a new kernel, in the same folder
+        notebook.cells = cells[:count]
+        nbformat.write(notebook, path)
+        run = execute_notebook(path)
+        assert run.error is None, run.error

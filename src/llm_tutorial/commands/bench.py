@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -34,7 +34,8 @@ from llm_tutorial.training import (
     training_arguments,
 )
 
-__all__ = ["BareLoop", "Setting", "bench_recite", "bench_throughput", "main", "matmul_peak", "train_in_turn"]
+__all__ = ["RECITED", "Setting", "bench_recite", "bench_throughput", "flops_per_token", "main", "matmul_peak",
+           "train_with_bare_loop", "train_with_trainer"]
 
 RECITED = 0.95  # share of exact continuations at which a run stops
 WARMUP_STEPS = 3  # the first steps allocate memory and make the optimizer's state
@@ -63,9 +64,8 @@ def main(arguments: argparse.Namespace) -> int:
         chunks = chunked_dataset(texts, tokenizer, preset.context_length)
     else:  # packed, since texts may be short, and repeated, since batches may be large
         chunks = packed_dataset(texts, tokenizer, preset.context_length).remove_columns("labels")
-        count = len(chunks["train"])
-        rows = math.ceil(count / preset.batch) * preset.batch
-        chunks["train"] = chunks["train"].select([row % count for row in range(rows)])
+        rows = chunks["train"].repeat(1 + preset.batch // len(chunks["train"]))
+        chunks["train"] = rows.select(range(len(rows) // preset.batch * preset.batch))
     setting = Setting(preset, device, tokenizer, chunks)
     found = {"benchmark": arguments.kind, "device": device.name, "reason": device.reason,
              "preset": asdict(preset), "repeats": arguments.repeats}
@@ -87,13 +87,12 @@ def _recite(setting: Setting, seed: int) -> dict[str, float]:
     _say(f"preset {preset.name}, seed {seed}")
     set_seed(seed)
     model = new_model(preset, setting.tokenizer)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(preset, folder, device=setting.device, seed=seed)
-        trainer = build_trainer(model, arguments, setting.chunks, setting.tokenizer, preset=preset)
-        began = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - began
-        loss = trainer.evaluate(setting.chunks["train"])["eval_loss"]
+    arguments = training_arguments(preset, tempfile.gettempdir(), device=setting.device, seed=seed)
+    trainer = build_trainer(model, arguments, setting.chunks, setting.tokenizer, preset=preset)
+    began = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - began
+    loss = trainer.evaluate(setting.chunks["train"])["eval_loss"]
     return {"seconds": seconds, "steps": trainer.state.global_step, "loss": loss,
             "exact_match": recited_share(model, setting.chunks["train"]["input_ids"][:])}
 
@@ -104,100 +103,85 @@ def bench_throughput(setting: Setting, *, repeats: int, steps: int) -> dict[str,
     MFU (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311) is the share of the measured peak of matrix products,
     in FLOP per second, that the model's own operations take. ``ratio`` is the Trainer's speed over the bare loop's.
     """
-    preset = replace(setting.preset, stop_at=None)
-    setting, tokens = replace(setting, preset=preset), preset.batch * preset.context_length
+    setting = replace(setting, preset=replace(setting.preset, stop_at=None))
+    tokens = setting.preset.batch * setting.preset.context_length
     _say("peak of matrix products")
-    peak = matmul_peak(setting.device)
-    flops = training_flops(matmul_parameters(new_model(preset, setting.tokenizer)), 1) + attention_flops(
-        preset.layers, preset.width, preset.context_length, 1)
+    peak, flops = matmul_peak(setting.device), flops_per_token(setting.preset, setting.tokenizer)
     runs: dict[str, list[dict[str, float]]] = {"trainer": [], "bare": []}
-    ratios = []
     for seed in range(repeats):
-        _say(f"Trainer and bare loop in turn, {WARMUP_STEPS + steps} steps each, seed {seed}")
-        loop, _ = train_in_turn(setting, WARMUP_STEPS + steps, seed)
-        trainer, bare = loop.others[WARMUP_STEPS:], loop.own[WARMUP_STEPS:]
-        for name, seconds in {"trainer": statistics.median(trainer), "bare": statistics.median(bare)}.items():
+        for name, train in (("trainer", train_with_trainer), ("bare", train_with_bare_loop)):
+            _say(f"{name}, {WARMUP_STEPS + steps} steps, seed {seed}")
+            seconds = statistics.median(train(setting, WARMUP_STEPS + steps, seed)[0][WARMUP_STEPS:])
             runs[name].append({"tokens_per_second": tokens / seconds, "seconds_per_step": seconds,
                                "mfu": tokens / seconds * flops / peak})
-        ratios += [one / other for one, other in zip(bare, trainer, strict=True)]
-    return {"trainer": _medians(runs["trainer"]), "bare": _medians(runs["bare"]), "ratio": statistics.median(ratios),
+    trainer, bare = (_medians(run) for run in runs.values())
+    return {"trainer": trainer, "bare": bare, "ratio": trainer["tokens_per_second"] / bare["tokens_per_second"],
             "flops_per_token": flops, "peak": peak}
 
 
-def train_in_turn(setting: Setting, steps: int, seed: int) -> tuple[BareLoop, Trainer]:
-    """Train a model with the Trainer and its twin with a bare loop, in turn, so that a busy machine slows down both."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(
-            setting.preset, folder, device=setting.device, seed=seed, max_steps=steps, eval_strategy="no",
-            train_sampling_strategy="sequential", dataloader_drop_last=True)
-
-        def new_trainer(*callbacks: TrainerCallback) -> Trainer:
-            set_seed(seed)
-            return build_trainer(new_model(setting.preset, setting.tokenizer), arguments, setting.chunks,
-                                 setting.tokenizer, preset=setting.preset, callbacks=callbacks)
-
-        loop = BareLoop(new_trainer())
-        trainer = new_trainer(loop)
-        trainer.train()
-    return loop, trainer
+def flops_per_token(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> float:
+    """Return the operations that training a preset's model spends on each token."""
+    with torch.device("meta"):
+        model = new_model(preset, tokenizer)
+    return training_flops(matmul_parameters(model), 1) + attention_flops(
+        preset.layers, preset.width, preset.context_length, 1)
 
 
-class BareLoop(TrainerCallback):
-    """A step in plain PyTorch after each step of a Trainer, with the same batches, precision and clipping.
+def train_with_trainer(setting: Setting, steps: int, seed: int) -> tuple[list[float], list[float]]:
+    """Return the seconds and the loss of each step."""
+    times, clock = [], TrainerCallback()
+    clock.on_train_begin = clock.on_step_end = lambda *_, **__: times.append(_now(setting.device))
+    trainer = _new_trainer(setting, steps, seed, clock)
+    trainer.train()
+    return _between(times), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
-    The work that the Trainer does after its callbacks at the end of a step, such as logging, counts to its next step.
 
-    Args:
-        twin: a Trainer that is not run: its model, optimizer and schedule are used.
-
-    Attributes:
-        own, others: seconds of each step, of this loop and of the Trainer.
-        losses: the loss of each step, in nats per token.
-    """
-
-    def __init__(self, twin: Trainer) -> None:
-        twin.create_optimizer_and_scheduler(twin.args.max_steps)
-        self.model, self.optimizer, self.schedule = twin.model.train(), twin.optimizer, twin.lr_scheduler
-        self.device, self.dtype, self.norm = twin.args.device.type, _dtype(twin.args), twin.args.max_grad_norm
-        self.scaler = torch.amp.GradScaler(self.device, enabled=twin.args.fp16)
-        rows, self.at_once = torch.tensor(twin.train_dataset["input_ids"][:]), twin.args.per_device_train_batch_size
-        size = self.at_once * twin.args.gradient_accumulation_steps
-        self.batches = rows[:len(rows) // size * size].split(size)
-        self.own, self.others, self.losses = [], [], []
-
-    def step(self, number: int) -> torch.Tensor:
-        """Train on the batch of this number and return its loss."""
-        ids = self.batches[number % len(self.batches)].to(self.device)
-        labels = ids.masked_fill(ids == self.model.config.pad_token_id, -100)
-        predicted, total = (labels[:, 1:] != -100).sum(), torch.zeros((), device=self.device)
-        for part, wanted in zip(ids.split(self.at_once), labels.split(self.at_once), strict=True):
-            with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-                loss = self.model(input_ids=part, labels=wanted, use_cache=False, num_items_in_batch=predicted).loss
-            self.scaler.scale(loss).backward()
+def train_with_bare_loop(setting: Setting, steps: int, seed: int) -> tuple[list[float], list[float]]:
+    """Do the same in plain PyTorch, with the batches, precision, clipping, optimizer and schedule of a Trainer."""
+    twin = _new_trainer(setting, steps, seed)  # which is not run
+    twin.create_optimizer_and_scheduler(steps)
+    model, optimizer, device, dtype = twin.model.train(), twin.optimizer, setting.device.name, _dtype(setting.device)
+    scaler = torch.amp.GradScaler(device, enabled=setting.device.fp16)
+    batches = torch.tensor(twin.train_dataset["input_ids"][:]).split(setting.preset.batch)
+    times, losses = [_now(setting.device)], []
+    for step in range(steps):
+        ids = batches[step % len(batches)].to(device)
+        labels = ids.masked_fill(ids == model.config.pad_token_id, -100)
+        predicted, total = (labels[:, 1:] != -100).sum(), torch.zeros((), device=device)
+        at_once = twin.args.per_device_train_batch_size
+        for part, wanted in zip(ids.split(at_once), labels.split(at_once), strict=True):
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+                loss = model(input_ids=part, labels=wanted, use_cache=False, num_items_in_batch=predicted).loss
+            scaler.scale(loss).backward()
             total += loss.detach()
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        self.optimizer.zero_grad()
-        return total
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), twin.args.max_grad_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        twin.lr_scheduler.step()
+        optimizer.zero_grad()
+        losses.append(total)
+        times.append(_now(setting.device))
+    return _between(times), torch.stack(losses).tolist()
 
-    def on_train_begin(self, args, state, control, **_) -> None:
-        self._began = self._now()
 
-    def on_step_end(self, args, state, control, **_) -> None:
-        """Take a step; the Trainer's clock stands still meanwhile."""
-        turn = self._now()
-        self.others.append(turn - self._began)
-        self.losses.append(self.step(state.global_step - 1))
-        self._began = self._now()
-        self.own.append(self._began - turn)
+def _new_trainer(setting: Setting, steps: int, seed: int, *callbacks: TrainerCallback) -> Trainer:
+    set_seed(seed)
+    arguments = training_arguments(
+        setting.preset, tempfile.gettempdir(), device=setting.device, seed=seed, max_steps=steps, eval_strategy="no",
+        train_sampling_strategy="sequential")
+    return build_trainer(new_model(setting.preset, setting.tokenizer), arguments, setting.chunks, setting.tokenizer,
+                         preset=setting.preset, callbacks=callbacks)
 
-    def _now(self) -> float:
-        if self.device != "cpu":
-            torch.accelerator.synchronize()  # a GPU still works on its queue
-        return time.perf_counter()
+
+def _now(device: Device) -> float:
+    if device.name != "cpu":
+        torch.accelerator.synchronize()  # a GPU still works on its queue
+    return time.perf_counter()
+
+
+def _between(times: list[float]) -> list[float]:
+    return [after - before for before, after in pairwise(times)]
 
 
 def matmul_peak(device: Device) -> float:
@@ -210,9 +194,8 @@ def matmul_peak(device: Device) -> float:
     return max(speeds)
 
 
-def _dtype(of: Any) -> torch.dtype:
-    """Return the type that a ``Device`` or ``TrainingArguments`` compute in."""
-    return torch.bfloat16 if of.bf16 else torch.float16 if of.fp16 else torch.float32
+def _dtype(device: Device) -> torch.dtype:
+    return torch.bfloat16 if device.bf16 else torch.float16 if device.fp16 else torch.float32
 
 
 def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
@@ -225,7 +208,7 @@ def _report(found: dict[str, Any]) -> str:
         rows, notes = {"preset": found["own"]}, []
     else:
         rows = {"Trainer": found["trainer"], "bare PyTorch loop": found["bare"]}
-        notes = [f"Trainer / bare loop: {found['ratio']:.3f}, the median over pairs of steps",
+        notes = [f"Trainer / bare loop: {found['ratio']:.3f}",
                  f"MFU: {found['flops_per_token'] / 1e6:.2f} MFLOP per token (6 N + 12 L d T) as a share of "
                  f"{found['peak'] / 1e9:,.0f} GFLOP/s"]
     head = f"preset {found['preset']['name']} on {found['device']} ({found['reason']}), runs: {found['repeats']}"

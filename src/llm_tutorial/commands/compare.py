@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from nbformat import NotebookNode
@@ -22,21 +20,12 @@ from llm_tutorial.commands.run import (
 )
 from llm_tutorial.device import pick_device
 
-__all__ = ["Difference", "differences", "main"]
+__all__ = ["differences", "main"]
 
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 STORED = {setting: REFERENCE_ENVIRONMENT[variable] for setting, variable in {
     "source": "LLM_TUTORIAL_SOURCE", "device": "LLM_TUTORIAL_DEVICE", "precision": "LLM_TUTORIAL_PRECISION",
     "threads": "OMP_NUM_THREADS"}.items()}
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A code cell, counted from 1 as Jupyter counts, whose output is not the stored one, and what differs."""
-
-    cell: int
-    source: str
-    detail: str
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -48,14 +37,12 @@ def main(arguments: argparse.Namespace) -> int:
     if not found:
         print("Every output that is compared is the stored one; timings and the like are not compared.")
         return 0
-    for each in found.values():
-        print(f"[{each.cell}]  {each.source[:60]}\n      {each.detail}")
+    for number, detail in found.items():
+        print(f"[{number}]  {detail}")
     settings = {name: value for name, value in _settings().items() if value != STORED[name]}
     if settings:
         print("Executing it again with the settings of the stored outputs", flush=True)
-        left = _compared(stored, execute_notebook(path, reference=True))
-    else:
-        left = found
+    left = _compared(stored, execute_notebook(path, reference=True)) if settings else found
     if gone := [f"[{cell}]" for cell in found if cell not in left]:
         here = "; ".join(f"{name} {value} here, {STORED[name]} stored" for name, value in settings.items())
         print(f"Because of the settings ({here}): {', '.join(gone)}. Both outputs are right.")
@@ -69,23 +56,26 @@ def main(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def differences(stored: NotebookNode, executed: NotebookNode) -> Iterator[Difference]:
-    """Yield the code cells of two executions of a notebook that have other outputs, as nbval compares them.
+def differences(stored: NotebookNode, executed: NotebookNode) -> dict[int, str]:
+    """Return what differs in the output of each code cell, counted as Jupyter counts, between two executions.
 
-    Pictures and the output of cells tagged ``nbval-ignore-output`` are not compared.
+    As for nbval, pictures and the output of cells tagged ``nbval-ignore-output`` are not compared.
     """
     pairs = [(old, new) for old, new in zip(stored.cells, executed.cells, strict=True)
              if old.cell_type == "code" and old.source.strip()]
+    found = {}
     for number, (old, new) in enumerate(pairs, 1):
         before, now = _text(old), _text(new)
         if before != now and "nbval-ignore-output" not in old.metadata.get("tags", []):
-            yield Difference(number, old.source.strip().splitlines()[0], _how_much(before, now))
+            found[number] = f"{old.source.strip().splitlines()[0][:60]}\n      {_how_much(before, now)}"
+    return found
 
 
-def _compared(stored: NotebookNode, run: Run) -> Mapping[int, Difference]:
+def _compared(stored: NotebookNode, run: Run) -> dict[int, str]:
+    """Return the differences in the cells that were executed."""
     if run.error is not None:
         print(f"Execution ended at {run.error}")
-    return {each.cell: each for each in differences(stored, run.executed) if each.cell <= run.cells}
+    return {number: detail for number, detail in differences(stored, run.executed).items() if number <= run.cells}
 
 
 def _text(cell: NotebookNode) -> str:

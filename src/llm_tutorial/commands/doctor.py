@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import platform
 import shutil
@@ -48,20 +47,18 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _findings() -> Iterator[Finding]:
-    checks = {"packages": _packages, "imports": _imports, "device": _device, "source": _source,
-              "bundled data": _bundled_data, "offline causal model": _offline_causal, "room": _room}
-    for what, check in checks.items():
-        yield from _outcome(what, check)
+    for check in (_packages, _imports, _device, _source, _bundled_data, _offline_causal_model, _room):
+        yield from _outcome(check)
 
 
-def _outcome(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _outcome(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """Yield the findings of a check; if it raises, that is one more."""
+    what = check.__name__.strip("_").replace("_", " ")
     try:
         yield from check()
-    except (OSError, ValueError) as error:  # mostly the package's own errors, which say what to do
-        yield Finding("FAIL", what, _line(error))
-    except Exception as error:  # an installation can be broken in any way
-        yield Finding("FAIL", what, f"{type(error).__name__}: {_line(error)}", f"install again: {INSTALL}")
+    except Exception as error:  # an installation can be broken in any way, but the package's own errors say what to do
+        own = isinstance(error, OSError | ValueError)
+        yield Finding("FAIL", what, _line(error), "" if own else f"install again: {INSTALL}")
 
 
 def _packages() -> Iterator[Finding]:
@@ -69,12 +66,7 @@ def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     yield Finding("ok", "Python", f"{platform.python_version()} at {sys.executable}, {platform.platform()}")
-    try:
-        declared = metadata.requires("llm-tutorial")
-    except metadata.PackageNotFoundError:
-        yield Finding("note", "llm-tutorial", "used from a folder, not installed: versions are not compared", INSTALL)
-        return
-    for requirement in map(Requirement, declared):
+    for requirement in map(Requirement, metadata.requires("llm-tutorial")):
         needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         if not needed and not requirement.marker.evaluate({"extra": "lab"}):
             continue
@@ -96,8 +88,7 @@ def _imports() -> Iterator[Finding]:
         try:
             importlib.import_module(name)
         except Exception as error:  # not only ImportError: a broken library fails in its own way
-            yield Finding("FAIL", f"import {name}", f"{type(error).__name__}: {_line(error)}",
-                          f"python -m pip install --force-reinstall {name}")
+            yield Finding("FAIL", f"import {name}", _line(error), f"python -m pip install --force-reinstall {name}")
         else:
             yield Finding("ok", f"import {name}", "works")
 
@@ -137,7 +128,7 @@ def _bundled_data() -> Iterator[Finding]:
     yield Finding("ok", "bundled data", f"{len(files.listed_files())} files in {folder} have the right hashes")
 
 
-def _offline_causal() -> Iterator[Finding]:
+def _offline_causal_model() -> Iterator[Finding]:
     from llm_tutorial.sources import offline
 
     if folder := offline.fetched_causal_lm():
@@ -148,22 +139,19 @@ def _offline_causal() -> Iterator[Finding]:
 
 
 def _room() -> Iterator[Finding]:
+    import psutil
+
     from llm_tutorial.sources import files
 
     cache = files.cache_folder()
     disk = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
-    yield _amount("disk", disk, "set LLM_TUTORIAL_CACHE to a folder on another disk")
-    if importlib.util.find_spec("psutil"):
-        import psutil
-
-        yield _amount("memory", psutil.virtual_memory().available, "close other programs and notebooks")
-
-
-def _amount(what: str, count: int, remedy: str) -> Finding:
-    low = count < LOW_BYTES
-    return Finding("note" if low else "ok", what, f"{count / 1e9:.1f} GB free", remedy if low else "")
+    amounts = {"disk": (disk, "set LLM_TUTORIAL_CACHE to a folder on another disk"),
+               "memory": (psutil.virtual_memory().available, "close other programs and notebooks")}
+    for what, (count, remedy) in amounts.items():
+        low = count < LOW_BYTES
+        yield Finding("note" if low else "ok", what, f"{count / 1e9:.1f} GB free", remedy if low else "")
 
 
-def _line(error: BaseException) -> str:
-    """Return the message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _line(error: Exception) -> str:
+    """Return the error on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -30,7 +30,7 @@
       The first click loads it, ${place.dataset.megabytes} MB. What you type stays on your computer.</p>
     <form><label>Sentence with a [MASK] in it
       <input name="sentence" autocomplete="off" spellcheck="false"></label><button>Fill the mask</button></form>
-    <progress max="1" value="0" aria-label="Loading the model" hidden></progress>
+    <progress aria-label="Loading the model" hidden></progress>
     <p role="status"></p><div class="found"></div>`;
   const [form, progress, status, found] = ["form", "progress", "[role=status]", ".found"].map(
     name => place.querySelector(name));
@@ -45,7 +45,8 @@
     busy = true;
     button.setAttribute("aria-disabled", "true");  // it keeps the focus
     try {
-      checkSentence(field.value);
+      if (!field.value.includes("[MASK]"))
+        throw new Error("There is no [MASK] in the sentence: put one where a word is to be predicted.");
       loading ??= load();
       const model = await loading;
       found.replaceChildren(...(await predictions(model, field.value)).map(table));
@@ -59,11 +60,6 @@
     button.removeAttribute("aria-disabled");
   });
 
-  function checkSentence(text) {
-    if (!text.includes("[MASK]"))
-      throw new Error("There is no [MASK] in the sentence: put one where a word is to be predicted.");
-  }
-
   async function load() {
     try {
       if (location.protocol === "file:")
@@ -71,14 +67,8 @@
           "python -m http.server, and open http://localhost:8000");
       progress.hidden = false;
       status.textContent = "Loading the model";
-      const got = {};
-      const show = name => share => {
-        got[name] = share;
-        progress.value = 0.88 * (got.weights ?? 0) + 0.12 * (got.runtime ?? 0);  // about their sizes
-      };
-      const [ort, wasm, graph, planes, vocabulary] = await Promise.all([
-        import(new URL("ort.mjs", FOLDER)), inflated("runtime.bin", show("runtime")), inflated("graph.bin"),
-        inflated("weights.bin", show("weights")), inflated("vocab.bin")]);
+      const [ort, wasm, graph, planes, vocabulary] = await Promise.all([import(new URL("ort.mjs", FOLDER)),
+        ...["runtime.bin", "graph.bin", "weights.bin", "vocab.bin"].map(inflated)]);
       status.textContent = "Starting the model";
       await new Promise(resolve => setTimeout(resolve, 50));  // the browser draws this line
       Object.assign(ort.env.wasm, { wasmBinary: wasm.buffer, numThreads: 1 });
@@ -94,17 +84,10 @@
     }
   }
 
-  async function inflated(name, show = () => {}) {
+  async function inflated(name) {
     const response = await fetch(new URL(name, FOLDER));
     if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
-    const size = Number(response.headers.get("Content-Length"));
-    let read = 0;
-    const counter = new TransformStream({ transform(chunk, controller) {
-      read += chunk.length;
-      if (size) show(Math.min(1, read / size));
-      controller.enqueue(chunk);
-    } });
-    const stream = response.body.pipeThrough(counter).pipeThrough(new DecompressionStream("gzip"));
+    const stream = response.body.pipeThrough(new DecompressionStream("gzip"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
+import io
+import logging
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import warnings
 import zlib
 from pathlib import Path
 
 from llm_tutorial.sources.files import cache_folder, new_folder, sha256_of
 
-__all__ = ["can_build_live", "export_masked_lm", "fetch_runtime", "live_folder", "npm_archive", "setup"]
+__all__ = ["can_build_live", "export_masked_lm", "live_folder", "npm_files", "setup"]
 
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+RUNTIME = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")
 PAGE, PLAYGROUND, SENTENCE = "01_masked_lm", "mask_playground(", "Paris is the [MASK] of France."
 SCRIPT = Path(__file__).with_suffix(".js")
 
@@ -65,35 +68,30 @@ def live_folder() -> Path:
     if not folder.is_dir():
         print("Preparing the model that runs in the browser, once: about a minute", flush=True)
         with new_folder(folder) as partial:
-            fetch_runtime(partial)
+            runtime = npm_files(f"onnxruntime-web@{VERSION}", SHA512, *RUNTIME)
+            (partial / "ort.mjs").write_bytes(runtime[RUNTIME[0]])
+            _write(partial / "runtime.bin", runtime[RUNTIME[1]])
             export_masked_lm(checkpoint.path, partial)
     return folder
 
 
-def npm_archive(package: str, sha512: str, folder: Path) -> Path:
-    """Fetch ``package``, a name with its version, by npm into ``folder`` and return the path of its archive.
+def npm_files(package: str, sha512: str, *prefixes: str) -> dict[str, bytes]:
+    """Fetch ``package``, a name with its version, by npm and return its files whose path has one of ``prefixes``.
 
     Raises:
         OSError: npm is missing or fails, or the archive is another one; ``sha512`` is its hash in base 64.
     """
-    done = subprocess.run([shutil.which("npm") or "npm", "pack", "--silent", package],
-                          cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(f"npm cannot fetch {package}; check the network: {done.stderr.strip()[-500:]}")
-    archive = folder / done.stdout.strip()
-    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != sha512:
-        raise OSError(f"{archive.name} is damaged: its sha512 is not the expected one. Run it again.")
-    return archive
-
-
-def fetch_runtime(folder: Path) -> None:
-    """Write the pinned onnxruntime-web to ``folder``; OSError as from ``npm_archive``."""
-    archive = npm_archive(f"onnxruntime-web@{VERSION}", SHA512, folder)
-    with tarfile.open(archive) as files:
-        script, program = (files.extractfile(f"package/dist/{name}").read() for name in RUNTIME)
-    archive.unlink()
-    (folder / "ort.mjs").write_bytes(script)
-    _write(folder / "runtime.bin", program)
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([shutil.which("npm") or "npm", "pack", "--silent", package],
+                              cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OSError(f"npm cannot fetch {package}; check the network: {done.stderr.strip()[-500:]}")
+        content = Path(folder, done.stdout.strip()).read_bytes()
+    if base64.b64encode(hashlib.sha512(content).digest()).decode() != sha512:
+        raise OSError(f"{package} is damaged: its sha512 is not the expected one. Run it again.")
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        files = {file.name.removeprefix("package/"): file for file in archive if file.isfile()}
+        return {name: archive.extractfile(file).read() for name, file in files.items() if name.startswith(prefixes)}
 
 
 def export_masked_lm(model_folder: Path, folder: Path) -> None:
@@ -104,6 +102,11 @@ def export_masked_lm(model_folder: Path, folder: Path) -> None:
     import numpy as np
     import torch
     from transformers import BertForMaskedLM
+
+    from llm_tutorial.reporting import quiet
+
+    quiet()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # the operators of torchvision are not needed
 
     class AtPositions(BertForMaskedLM):
         def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

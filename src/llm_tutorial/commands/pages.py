@@ -23,8 +23,6 @@ recites Wikipedia, and open it. The lessons are notebooks that run on two CPU co
 WIDGET = "application/vnd.jupyter.widget-view+json"
 REMOTE_PICTURE = re.compile(r"!\[([^]]*)\]\((?:https?:)?//[^)]*\)")
 DOCUMENT_LINK = re.compile(r"\]\((?=[\w-]+\.md\b)")
-PUBLISHED = re.compile(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/(\S+?)/notebooks/")
-COLAB = {"path_to_docs": "notebooks", "launch_buttons": {"colab_url": "https://colab.research.google.com"}}
 TITLE_AND_QUESTION = re.compile(r"# (.+)\s+\*\*Question\.\*\* (.+)")
 NAME_BESIDE_TEXT = re.compile(r'(<summary|search-button-field[^>]*?) aria-label="[^"]*"')
 TERM = re.compile(r"^\| \*\*(.+?)\*\*", re.M)
@@ -36,6 +34,7 @@ SETTINGS = {
     "html_theme": "sphinx_book_theme", "html_title": TITLE, "html_static_path": ["_static"], "html_use_index": False,
     "html_theme_options": {
         "home_page_in_toc": True, "navbar_persistent": [], "show_toc_level": 2, "use_fullscreen_button": False,
+        "footer_content_items": [],  # it would say that no author is set
     },
     "html_context": {"default_mode": "auto"},  # light or dark, as the reader's system is
     "html_css_files": ["pages.css"], "html_sourcelink_suffix": "", "html_show_copyright": False,
@@ -115,7 +114,7 @@ def build_pages(folder: Path | None, output: Path, executed: Mapping[Path, Noteb
         (source / "_static").mkdir()
         shutil.copyfile(Path(__file__).with_suffix(".css"), source / "_static" / "pages.css")
         (source / "index.md").write_text(_contents(sections, source / "_static"), encoding="utf-8")
-        Sphinx(source, None, built, doctrees, "html", _settings(sections), status=None, warning=None).build()
+        Sphinx(source, None, built, doctrees, "html", copy.deepcopy(SETTINGS), status=None, warning=None).build()
         for name, path in (pair for pages in sections.values() for pair in pages.items()):
             shutil.copyfile(path, built / "_sources" / name)  # to download, without what was prepared for the page
         for page in built.rglob("*.html"):  # for screen readers: the text is the name, and an empty cell heads nothing
@@ -137,14 +136,6 @@ def _sections(folder: Path | None, executed: Mapping[Path, NotebookNode]) -> dic
     others = [path for path in executed if path not in known]
     sections["Other notebooks"] = {f"other/{number}/{path.name}": path for number, path in enumerate(others, start=1)}
     return {caption: pages for caption, pages in sections.items() if pages}
-
-
-def _settings(sections: Mapping[str, Mapping[str, Path]]) -> dict[str, object]:
-    """Return Sphinx's settings, with a button for Colab if the notebooks have badges that lead to a repository."""
-    texts = (path.read_text(encoding="utf-8") for path in sections.get("Lessons", {}).values())
-    found = next(filter(None, map(PUBLISHED.search, texts)), None)
-    place = {"repository_url": f"https://github.com/{found[1]}", "repository_branch": found[2]} | COLAB if found else {}
-    return SETTINGS | {"html_theme_options": SETTINGS["html_theme_options"] | place}
 
 
 def _contents(sections: Mapping[str, Mapping[str, Path]], static: Path) -> str:

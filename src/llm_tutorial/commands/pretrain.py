@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -33,30 +33,27 @@ _NAMES = ("articles", "introductions", "stream")
 _HELD_OUT = {"introductions": 500, "stream": 200}  # documents to validate with
 _TOKENIZER_DOCUMENTS = 2000  # of a stream, to train a small vocabulary on
 _MOST_BETWEEN_SAVES = 1000  # steps
-_SECONDS_TO_STOP = 10.0
 
 Splits = Mapping[str, Dataset | IterableDataset]
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the command with the options that ``llm-tutorial pretrain --help`` lists; return 130 if stopped."""
+    """Run the command with the options that ``llm-tutorial pretrain --help`` lists."""
     quiet()
     preset = changed_preset(training.pick_preset(arguments.preset or pick_device()), arguments.set)
     preset = replace(preset, max_steps=arguments.max_steps or preset.max_steps)
     folder = arguments.output_dir or Path("build") / f"pretrain-{preset.name}"
     data = arguments.data[0] if len(arguments.data) == 1 and arguments.data[0] in _NAMES else arguments.data
-    with _stopping(folder) as stopped:
-        figures = pretrain(preset, folder, data=data, column=arguments.column,
-                           report=lambda line: print(line, flush=True))
-        if _is_main_process():
-            if arguments.json is not None:
-                arguments.json.parent.mkdir(parents=True, exist_ok=True)
-                arguments.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-            print(f"{figures['steps']} steps, validation loss {figures['validation_loss']:.3f} nats per token; the "
-                  f"model is in {figures['model']}")
+    with _stopping(folder):
+        figures = pretrain(preset, folder, data=data, column=arguments.column)
+        if _is_main_process() and arguments.json is not None:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        _tell(f"{figures['steps']} steps, validation loss {figures['validation_loss']:.3f} nats per token; the model "
+              f"is in {figures['model']}")
     if distributed.is_initialized():  # NCCL complains about a group that is left open
         distributed.destroy_process_group()
-    return 130 if stopped else 0
+    return 0
 
 
 def changed_preset(preset: training.Preset, settings: Sequence[str]) -> training.Preset:
@@ -81,8 +78,7 @@ def changed_preset(preset: training.Preset, settings: Sequence[str]) -> training
 
 
 def pretrain(
-    preset: training.Preset, output_dir: str | Path, *, data: str | Sequence[str | Path] = "articles", column: str = "",
-    seed: int = 42, report: Callable[[str], object] = print,
+    preset: training.Preset, output_dir: str | Path, *, data: str | Sequence[str | Path] = "articles", column: str = ""
 ) -> dict[str, Any]:
     """Train a new GPT-2, keep it with its tokenizer in ``output_dir/model``, and return the figures of the run.
 
@@ -95,19 +91,12 @@ def pretrain(
         data: ``"articles"``, 50 of Wikipedia, each chunked by itself; ``"introductions"`` of 10,033 articles, packed;
             ``"stream"``, all of Wikipedia, packed; or paths of text files, packed.
         column: the column with the texts in CSV and JSON files.
-        seed: draws documents, weights, and the order of the batches.
-        report: gets lines of text for progress, from the main process only.
-
-    Returns:
-        Losses in nats per token, by step; tokens and seconds of this call; validation loss over all held-out chunks.
 
     Raises:
         ValueError: data and recipe do not fit, or the output folder holds a finished or a different run.
         OSError: files cannot be read or written, or the disk has no room for the checkpoints.
-        FloatingPointError: weights or losses are not finite.
     """
     processes, folder, device = int(os.environ.get("WORLD_SIZE", "1")), Path(output_dir), pick_device()
-    tell = report if _is_main_process() else lambda _line: None
     if preset.batch < 1 or preset.batch % processes:
         raise ValueError(f"A batch of {preset.batch} cannot be divided equally among {processes} processes: choose a "
                          f"multiple of {processes}.")
@@ -119,10 +108,10 @@ def pretrain(
             raise ValueError("A stream has no end, so the training needs one: give --max-steps.")
         preset = replace(preset, stop_at=None)  # chunks without end cannot be recited
     folder.mkdir(parents=True, exist_ok=True)
-    tell(f"training on {device.name} ({device.reason})")
-    tokenizer, datasets, source = _training_data(data, preset, seed, tell, column)
-    arguments = _arguments(preset, folder, device, datasets, processes, seed)
-    transformers.set_seed(seed)
+    _tell(f"training on {device.name} ({device.reason})")
+    tokenizer, datasets, source = _training_data(data, preset, column)
+    arguments = _arguments(preset, folder, device, datasets, processes)
+    transformers.set_seed(arguments.seed)
     model = training.new_model(preset, tokenizer)
     _check_room(folder, model)
     progress = TrainingProgress(preset.batch * preset.context_length, live=False)
@@ -130,11 +119,11 @@ def pretrain(
     checkpoint, first_step = training.newest_checkpoint(folder), 0
     if checkpoint is not None:
         first_step = transformers.TrainerState.load_from_json(f"{checkpoint}/trainer_state.json").global_step
-        tell(f"resuming from {checkpoint}")
+        _tell(f"resuming from {checkpoint}")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.evaluate(datasets["valid"])
-    figures = {"preset": asdict(preset), "data": source, "seed": seed, "device": device.name,
-               "world_size": processes} | _figures(trainer, preset, datasets, first_step, progress.seconds)
+    figures = {"preset": asdict(preset), "data": source, "device": device.name, "world_size": processes} | _figures(
+        trainer, preset, datasets, first_step, progress.seconds)
     _keep_model(trainer, folder / "model", figures)
     return figures
 
@@ -143,20 +132,24 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _tell(line: str) -> None:
+    if _is_main_process():
+        print(line, flush=True)
+
+
 def _training_data(
-    data: str | Sequence[str | Path], preset: training.Preset, seed: int, tell: Callable[[str], object],
-    column: str = "",
+    data: str | Sequence[str | Path], preset: training.Preset, column: str = ""
 ) -> tuple[transformers.PreTrainedTokenizerBase, Splits, str]:
     """Return the tokenizer, the chunks to train on and to validate with, and a name for the data."""
     if data == "stream":
-        return _streamed_data(preset, seed, tell)
+        return _streamed_data(preset)
     if data == "articles":
-        documents = corpus.load_wikipedia(seed=seed)
+        documents = corpus.load_wikipedia()
     elif data == "introductions":
-        documents = corpus.split_by_title(corpus.load_introductions(), _HELD_OUT[data], seed)
+        documents = corpus.split_by_title(corpus.load_introductions(), _HELD_OUT[data], seed=42)
     else:
-        documents = corpus.split_texts(corpus.load_texts(data, column=column, report=tell), seed)
-    tell(f"texts to train on: {len(documents['train']):,}, to validate with: {len(documents['valid']):,}")
+        documents = corpus.split_texts(corpus.load_texts(data, column=column, report=_tell))
+    _tell(f"texts to train on: {len(documents['train']):,}, to validate with: {len(documents['valid']):,}")
     tokenizer = training.preset_tokenizer(preset, documents["train"]["text"])
     cut = chunking.chunked_dataset if data == "articles" else chunking.packed_dataset
     chunks = cut(documents, tokenizer, preset.context_length)
@@ -166,11 +159,9 @@ def _training_data(
     return tokenizer, {"train": train, "valid": _evenly_divided(chunks["valid"])}, data if data in _NAMES else "files"
 
 
-def _streamed_data(
-    preset: training.Preset, seed: int, tell: Callable[[str], object]
-) -> tuple[transformers.PreTrainedTokenizerBase, Splits, str]:
+def _streamed_data(preset: training.Preset) -> tuple[transformers.PreTrainedTokenizerBase, Splits, str]:
     source = corpus.wikipedia_files()
-    tell(f"streaming {source.name}: {len(source.files)} files, source {source.source} ({source.reason})")
+    _tell(f"streaming {source.name}: {len(source.files)} files, source {source.source} ({source.reason})")
 
     def documents(files: Sequence[str]) -> Iterator[dict[str, str]]:
         rows = load_dataset("parquet", data_files=list(files), split="train", streaming=True,
@@ -181,8 +172,7 @@ def _streamed_data(
     keys = {corpus.title_key(title) for title in held_out["title"]}
     texts = (row["text"] for row in documents(source.files) if corpus.title_key(row["title"]) not in keys)
     tokenizer = training.preset_tokenizer(preset, islice(texts, _TOKENIZER_DOCUMENTS))
-    train = chunking.packed_stream(source.files, tokenizer, preset.context_length, seed=seed,
-                                   without_titles=held_out["title"][:])
+    train = chunking.packed_stream(source.files, tokenizer, preset.context_length, without_titles=held_out["title"][:])
     valid = chunking.packed_dataset(held_out, tokenizer, preset.context_length)
     return tokenizer, {"train": train, "valid": _evenly_divided(valid)}, source.name
 
@@ -194,7 +184,7 @@ def _evenly_divided(valid: Dataset) -> Dataset:
 
 
 def _arguments(
-    preset: training.Preset, folder: Path, device: Device, datasets: Splits, processes: int, seed: int
+    preset: training.Preset, folder: Path, device: Device, datasets: Splits, processes: int
 ) -> transformers.TrainingArguments:
     changes: dict[str, Any] = {}
     if "LOCAL_RANK" in os.environ:  # a launcher started this process
@@ -207,8 +197,7 @@ def _arguments(
     steps = preset.max_steps or preset.epochs * len(datasets["train"]) // preset.batch
     watched = min(training.WATCHED_CHUNKS, len(datasets["valid"]))
     return training.training_arguments(
-        preset, folder, device=device, seed=seed,
-        per_device_train_batch_size=preset.batch // processes,
+        preset, folder, device=device, per_device_train_batch_size=preset.batch // processes,
         # A batch that is not full would be filled up with chunks that then count twice.
         per_device_eval_batch_size=1 if watched % processes else watched // processes,
         save_strategy="steps", save_steps=min(math.ceil(steps / 10), _MOST_BETWEEN_SAVES),
@@ -225,7 +214,6 @@ def _figures(
         "training_chunks": None if isinstance(datasets["train"], IterableDataset) else len(datasets["train"]),
         "validation_chunks": len(datasets["valid"]), "parameters": trainer.model.num_parameters(),
         "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "fp32",
-        "batch_per_process": arguments.per_device_train_batch_size,
         "first_step": first_step, "steps": steps, "tokens": tokens, "seconds": seconds,
         "tokens_per_second": tokens / seconds if tokens else None,
         "losses": [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry],
@@ -256,47 +244,32 @@ def _check_room(folder: Path, model: transformers.PreTrainedModel) -> None:
 
 
 @contextlib.contextmanager
-def _stopping(folder: Path) -> Iterator[list[int]]:
-    """End the block at Ctrl-C or SIGTERM, with a line on how to go on; yield the list of the signals that came.
+def _stopping(folder: Path) -> Iterator[None]:
+    """End the program at a Ctrl-C or SIGTERM during the block, with a line on how to go on.
 
-    Python looks at signals between the calls of libraries, and one that waits for another process can take half an
-    hour. If the block has not ended in time, a thread ends the program; what is saved is whole then, too.
+    A thread does it: Python itself looks at signals between the calls of libraries, and one that waits for another
+    process can take half an hour. What is saved is whole at any time.
     """
-    numbers, came, ended = (signal.SIGINT, signal.SIGTERM), [], threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
     woken, waker = socket.socketpair()
     waker.setblocking(False)
 
-    def stop(number: int, _frame: object) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    def tell() -> None:
-        if _is_main_process():
-            checkpoint = training.newest_checkpoint(folder)
-            print("Stopped. The same command " + (f"resumes from {checkpoint}." if checkpoint else "begins again."),
-                  flush=True)
-
     def watch() -> None:
-        while (number := woken.recv(1)) and number[0] not in numbers:
-            pass
-        if number and not ended.wait(_SECONDS_TO_STOP):
-            tell()
-            os._exit(130)
+        while number := woken.recv(1):
+            if number[0] in numbers:
+                try:
+                    newest = training.newest_checkpoint(folder)
+                    _tell("Stopped. The same command " + (f"resumes from {newest}." if newest else "begins again."))
+                finally:
+                    os._exit(130)
 
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     descriptor = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
     try:
-        yield came
-    except BaseException:  # a process that waits for a stopped one gets an error of the connection instead
-        if not came:
-            raise
-        for number in numbers:  # launchers pass on a signal that the terminal has sent already
-            signal.signal(number, signal.SIG_IGN)
-        tell()
+        yield
     finally:
-        ended.set()
         signal.set_wakeup_fd(descriptor)
         waker.close()
         watching.join()

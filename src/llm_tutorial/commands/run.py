@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -81,10 +81,11 @@ def main(arguments: argparse.Namespace) -> int:
 
             wanted = REFERENCE_ENVIRONMENT["LLM_TUTORIAL_SOURCE"] if arguments.in_place else None
             print(resolve_checkpoint(name, source=wanted).path, flush=True)
-    runs = [_run_with_progress(path, arguments) for path in notebooks]
-    print("", _table(runs), "", sep="\n")
+    runs = [_executed(path, arguments) for path in notebooks]
     _write_pages(output, {run.notebook: run.executed for run in runs})
-    return int(any(run.error for run in runs))
+    if failed := [run.notebook.stem for run in runs if run.error is not None]:
+        print(f"FAILED: {', '.join(failed)}")
+    return int(bool(failed))
 
 
 def _write_pages(output: Path, shown: Mapping[Path, NotebookNode]) -> None:
@@ -106,9 +107,6 @@ def notebooks_folder() -> Path:
     if (found := _existing_folder()) is not None:
         return found
     folder = Path("notebooks").resolve()
-    if not PACKAGED.is_dir():
-        raise FileNotFoundError(f"There are no notebooks in {folder}, and the package in {PACKAGE} belongs to no "
-                                "checkout with notebooks. Change to the folder of the checkout, or name files.")
     folder.mkdir(exist_ok=True)
     for path in (*PACKAGED.glob("*.ipynb"), *PACKAGED.glob("*.md")):
         if not (folder / path.name).exists():
@@ -140,32 +138,16 @@ def chosen_notebooks(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _run_with_progress(path: Path, arguments: argparse.Namespace) -> Run:
+def _executed(path: Path, arguments: argparse.Namespace) -> Run:
     if not sys.stdout.isatty():
         print(f"{path.stem}  running", flush=True)
-    with tqdm(desc=path.stem, file=sys.stdout, leave=False, disable=None,
-              bar_format="{desc}  cell {n_fmt} of {total_fmt}  {elapsed}") as bar:
-        def show(number: int, total: int) -> None:
-            bar.n, bar.total = number, total
-            bar.refresh()
-
-        run = execute_notebook(path, timeout=arguments.timeout, in_place=arguments.in_place, progress=show)
-    print(f"{path.stem}  {_result(run)}  {run.cells} cells  {run.seconds:.0f} s", flush=True)
+    run = execute_notebook(path, timeout=arguments.timeout, in_place=arguments.in_place)
+    result = "passed" if run.error is None else f"FAILED at cell {run.cells}"
+    print(f"{path.stem}  {result}  {run.cells} cells  {run.seconds:.0f} s  peak {run.peak_memory_bytes / 1e6:.0f} MB",
+          flush=True)
     if run.error is not None:
         print(f"\n{path.stem}, {run.error}\n", flush=True)
     return run
-
-
-def _result(run: Run) -> str:
-    return "passed" if run.error is None else f"FAILED at cell {run.cells}"
-
-
-def _table(runs: Sequence[Run]) -> str:
-    width = max(len("notebook"), *(len(run.notebook.stem) for run in runs))
-    rows = [f"{'notebook':{width}}  seconds  peak MB  cells  result"]
-    rows += [f"{run.notebook.stem:{width}}  {run.seconds:7.1f}  {run.peak_memory_bytes / 1e6:7.0f}  {run.cells:5}  "
-             f"{_result(run)}" for run in runs]
-    return "\n".join(rows)
 
 
 def execute_notebook(
@@ -175,19 +157,13 @@ def execute_notebook(
     timeout: int | None = None,
     in_place: bool = False,
     reference: bool = False,
-    progress: Callable[[int, int], None] = lambda _cell, _total: None,
 ) -> Run:
     """Execute the notebook at ``path`` in a new kernel of this interpreter, and return what came of it.
 
     A cell that fails, runs for more than ``timeout`` seconds or takes its kernel down ends the run; ``Run.error`` shows
     it, and nothing is raised. The kernel works in ``folder``, by default the notebook's own. With ``reference`` or
     ``in_place`` it gets ``REFERENCE_ENVIRONMENT``; with ``in_place``, if every cell passes, the outputs and the
-    libraries' versions are stored in the file, which is replaced whole. ``progress`` is called all the time with the
-    number of the current code cell and the number of them all.
-
-    Raises:
-        ValueError: the file is no notebook.
-        OSError: no kernel starts, or the file cannot be read or written.
+    libraries' versions are stored in the file, which is replaced whole. A terminal shows the number of the cell.
     """
     path = Path(path).resolve()
     folder = path.parent if folder is None else Path(folder).resolve()
@@ -215,16 +191,19 @@ def execute_notebook(
         cell.outputs = _joined(cell.outputs)
 
     client.on_cell_execute, client.on_cell_executed = begin, end
-    environment = {**os.environ, **(REFERENCE_ENVIRONMENT if in_place or reference else {})}
+    environment = os.environ | (REFERENCE_ENVIRONMENT if in_place or reference else {})
     started, peak_bytes, error = time.monotonic(), 0, None
+    bar = tqdm(total=sum(bool(cell.source.strip()) for cell in code), desc=path.stem, file=sys.stdout, leave=False,
+               disable=None, bar_format="{desc}  cell {n_fmt} of {total_fmt}  {elapsed}")
     # In a thread of its own nbclient leaves Ctrl-C alone, which it would take for a kernel that died.
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with bar, ThreadPoolExecutor(max_workers=1) as thread:
         done = thread.submit(asyncio.run, client.async_execute(cwd=str(folder), env=environment, cleanup_kc=True))
         try:
             while wait([done], timeout=0.2).not_done:
                 with suppress(psutil.Error):  # processes come and go while they are counted
                     peak_bytes = max(peak_bytes, sum(process.memory_info().rss for process in _processes(manager)))
-                progress(len(begun), sum(bool(cell.source.strip()) for cell in code))
+                bar.n = len(begun)
+                bar.refresh()
         except KeyboardInterrupt:
             while wait([done], timeout=0.2).not_done:  # it may still be starting
                 for process in _processes(manager):
@@ -240,18 +219,13 @@ def execute_notebook(
         error = f"The cell ran for more than {timeout} s. Allow more time, or less work in the cell."
     except DeadKernelError:
         error = "The kernel died. The usual cause is a lack of memory: close other programs, then run it again."
-    except RuntimeError as raised:
-        raise OSError(f"No kernel started in {folder} ({raised}). Try: python -m ipykernel --version") from raised
     for key in ("codemirror_mode", "version"):  # they depend on the interpreter, and exporting does not need them
         notebook.metadata.get("language_info", {}).pop(key, None)
-    if error is None and in_place:
+    if error is not None:
+        error = f"cell {len(begun)}:\n\n{begun[-1].source}\n\n{ANSI_CODE.sub('', error)}"
+    elif in_place:
         notebook.metadata[RECORD] = library_versions()
         replace_file(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8"))
-    if error is not None:
-        failed = begun[-1]
-        if not any(output.output_type == "error" for output in failed.outputs):
-            failed.outputs.append(nbformat.v4.new_output("error", ename="Stopped", evalue=error, traceback=[error]))
-        error = f"cell {len(begun)}:\n\n{failed.source}\n\n{ANSI_CODE.sub('', error)}"
     return Run(path, notebook, time.monotonic() - started, peak_bytes, len(begun), error)
 
 

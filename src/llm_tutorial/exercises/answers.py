@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llm_tutorial.exercises.checking import Exercise, Fault, TimeUp, Unsolved, limited, raised, require_function
 
-__all__ = ["by_cases", "by_value", "call", "compare", "draw", "fed", "items", "loss_errors", "real", "same", "show",
-           "string", "tensor", "whole"]
+__all__ = ["by_cases", "by_value", "call", "compare", "draw", "items", "loss_errors", "no_softmax", "real", "same",
+           "show", "string", "tensor", "whole", "with_infinities"]
 
 _KIND = "is or returns something of another kind"  # than the exercise asks for
 
@@ -75,8 +75,9 @@ def compare(
     value, expected, case = wrong
     clause = next((clause for clause, mistake in mistakes.items()
                    if all(same(found, mistake(*given), atol) for found, _, given in results)), None)
-    if clause is None and any(_rounded(results, digits) for digits in (None, 0, 1, 2, 3, 4)):
-        clause = "it is near the right number, but not equal to it, as if it was rounded"
+    if clause is None and any(all(_rounded(found, needed, digits) for found, needed, _ in results)
+                              for digits in (None, 0, 1, 2, 3, 4)):
+        clause = "it is near the right result, but not equal to it, as if it was rounded"
     mistake = clause or (otherwise if isinstance(otherwise, str) else "")
     if clause is None and isinstance(expected, torch.Tensor) and value.shape != expected.shape:
         clause = f"its shape is {tuple(value.shape)}, but {tuple(expected.shape)} is needed"
@@ -96,15 +97,8 @@ def call(
     require_function(function)
     given = _given(names, arguments)
     passed = [_copy(value) for value in arguments]
-    try:
-        with limited(), _written_by_hand(without):
-            result = function(*passed)
-    except Fault as clause:
-        raise Fault(f"{given} {clause}", str(clause)) from None
-    except TimeUp as limit:
-        raise Fault(f"{given} does not end: it was stopped after {limit}.", "does not end") from None
-    except (Exception, SystemExit) as error:
-        raise Fault(f"{given} raises {raised(error, function)}.", f"raises {type(error).__name__}") from None
+    with _told(given, function), _written_by_hand(without, given):
+        result = function(*passed)
     if result is ...:
         raise Unsolved
     if result is None:
@@ -113,18 +107,28 @@ def call(
         if not in_place and not _equal(before, after):
             raise Fault(f"{given} changes {name} itself, which its caller may still need.", f"changes {name} itself")
     try:
-        with limited():
+        with _told(given, function):  # what it returns may be an iterator
             return read(result)
-    except TimeUp:
-        raise Fault(f"{given} returns something that does not end.", "does not end") from None
     except Fault as fault:
         raise Fault(str(fault), fault.mistake or _KIND) from None
-    except (Exception, SystemExit) as error:  # of an iterator
+
+
+@contextmanager
+def _told(given: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Turn what a learner's function raises in the block, or that it does not end, into a Fault."""
+    try:
+        with limited():
+            yield
+    except Fault:
+        raise
+    except TimeUp as limit:
+        raise Fault(f"{given} does not end: it was stopped after {limit}.", "does not end") from None
+    except (Exception, SystemExit) as error:
         raise Fault(f"{given} raises {raised(error, function)}.", f"raises {type(error).__name__}") from None
 
 
 @contextmanager
-def _written_by_hand(without: Iterable[str]) -> Iterator[None]:
+def _written_by_hand(without: Iterable[str], given: str) -> Iterator[None]:
     """Raise a Fault where a function of a library with one of these names is called."""
     names = set(without)
     if not names:
@@ -135,7 +139,8 @@ def _written_by_hand(without: Iterable[str]) -> Iterator[None]:
         name = called.__name__ if event == "c_call" else frame.f_code.co_name
         module = frame.f_globals.get("__name__", "").partition(".")[0]
         if name in names and (event == "c_call" or (event == "call" and module in _LIBRARIES)):
-            raise Fault(f"calls {name} of a library, but here it is to be written by hand.")
+            clause = f"calls {name} of a library, but here it is to be written by hand."
+            raise Fault(f"{given} {clause}", clause)
 
     before = sys.getprofile()
     sys.setprofile(watch)
@@ -148,11 +153,13 @@ def _written_by_hand(without: Iterable[str]) -> Iterator[None]:
 _LIBRARIES = {"torch", "transformers", "llm_tutorial", "scipy", "sklearn", "sentence_transformers", "peft"}
 
 
-def _rounded(results: list[tuple], digits: int | None) -> bool:
-    """Whether all values are the right ones rounded to so many digits; without digits, within 1 % of them."""
-    return all(isinstance(needed, float) and math.isfinite(needed) and (
-        math.isclose(found, needed, rel_tol=0.01) if digits is None else found == round(needed, digits))
-        for found, needed, _ in results)
+def _rounded(found: Any, needed: Any, digits: int | None) -> bool:
+    """Whether a value is the right one rounded to so many digits; without digits, a number within 1 % of it."""
+    if isinstance(needed, torch.Tensor):
+        return digits is not None and needed.is_floating_point() and same(found, needed.round(decimals=digits))
+    if not isinstance(needed, float) or not math.isfinite(needed):
+        return False
+    return math.isclose(found, needed, rel_tol=0.01) if digits is None else found == round(needed, digits)
 
 
 def by_value(
@@ -176,19 +183,8 @@ def by_value(
     return Exercise(find_fault, hints, minutes, difficulty)
 
 
-@contextmanager
-def fed(model: PreTrainedModel) -> Iterator[list[torch.Size]]:
-    """Yield a list that gets the shape of the ids of each forward pass."""
-    shapes: list[torch.Size] = []
-    with model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: shapes.append(ids[0].shape)):
-        yield shapes
-
-
 def loss_errors(losses: Callable[..., torch.Tensor]) -> dict[str, Callable[..., float]]:
     """Return what may go wrong between the ``losses`` of single tokens, from the arguments, and their mean."""
-    def probability(*given) -> float:
-        return (-losses(*given)).exp().mean().item()
-
     return {
         "it is the sum of the losses, or minus the logarithm of a product of probabilities, instead of a mean":
             lambda *given: losses(*given).sum().item(),
@@ -196,10 +192,22 @@ def loss_errors(losses: Callable[..., torch.Tensor]) -> dict[str, Callable[..., 
         "that is the perplexity, not the loss": lambda *given: losses(*given).mean().exp().item(),
         "that is in bits, but a loss is in nats": lambda *given: losses(*given).mean().item() / math.log(2),
         "the softmax is taken twice": lambda logits, ids: losses(logits.softmax(dim=-1), ids).mean().item(),
-        "that is a mean of probabilities: the logarithm is missing": probability,
-        "that is minus a mean of probabilities: the logarithm is missing": lambda *given: -probability(*given),
-        "the mean is taken of the probabilities, and then one logarithm": lambda *given: -math.log(probability(*given)),
+        "that is minus a mean of probabilities: the logarithm is missing":
+            lambda *given: -(-losses(*given)).exp().mean().item(),
+        "the mean is taken of the probabilities, and then one logarithm":
+            lambda *given: -(-losses(*given)).exp().mean().log().item(),
     }
+
+
+def no_softmax(found: torch.Tensor, *_: Any) -> str:
+    """Return what is wrong with a tensor whose last dimension has to be a softmax."""
+    if not found.isfinite().all():
+        return "not all of these are finite numbers"
+    sums = found.double().sum(dim=-1).flatten()
+    furthest = sums[(sums - 1).abs().argmax()].item()
+    if abs(furthest - 1) > 1e-2:
+        return f"the values along the last dimension add up to {furthest:.4g}, not to 1"
+    return "the values add up to 1, but they are not those of the right softmax"
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -207,17 +215,15 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def string(value: Any, name: str = "Your answer") -> str:
+def string(value: Any) -> str:
     """Return ``value`` if it is a string, else raise a Fault."""
     if not isinstance(value, str):
-        raise Fault(f"{name} is of type {type(value).__name__}, but a string is needed.")
+        raise Fault(f"Your answer is of type {type(value).__name__}, but a string is needed.")
     return value
 
 
 def _number(value: Any) -> int | float:
-    if isinstance(value, torch.Tensor | np.ndarray) and math.prod(value.shape) == 1:
-        value = value.item()
-    if isinstance(value, np.integer | np.floating):
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise Fault(f"Your function returns {show(value)}, but one number is needed.")
@@ -254,6 +260,12 @@ def tensor(value: Any) -> torch.Tensor:
         raise Fault(f"Your function returns {show(value)}, but a tensor is needed.") from None
 
 
+def with_infinities(value: Any) -> torch.Tensor:
+    """Return a tensor as ``tensor`` does; a large negative number rules out as minus infinity does."""
+    found = tensor(value).double()
+    return found.masked_fill(found <= -1e4, -torch.inf)
+
+
 def show(value: Any) -> str:
     """Return a value in words that are short enough for a sentence."""
     if isinstance(value, torch.Tensor) and value.numel() > 8:
@@ -265,7 +277,8 @@ def show(value: Any) -> str:
     text = repr(value) if isinstance(value, int | str | dict | set) else ""
     if isinstance(value, list | tuple):
         parts = [*map(show, value[:12]), *["..."][:len(value) - 12]]
-        text = f"[{', '.join(parts)}]" if isinstance(value, list) else f"({', '.join(parts)})"
+        comma = "," * (isinstance(value, tuple) and len(value) == 1)  # a slip that has to be seen
+        text = f"[{', '.join(parts)}]" if isinstance(value, list) else f"({', '.join(parts)}{comma})"
     if text and len(text) <= 160:
         return text
     size = f" of length {len(value)}" if isinstance(value, str | bytes | list | tuple | dict | set) else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, wraps
 
 import torch
@@ -17,13 +18,13 @@ from llm_tutorial.exercises.answers import (
     call,
     compare,
     draw,
-    fed,
     loss_errors,
     real,
     show,
     string,
     tensor,
     whole,
+    with_infinities,
 )
 from llm_tutorial.exercises.checking import Exercise, Fault, require_function
 
@@ -50,12 +51,6 @@ def _sure_prompt(answer, *, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
 
 def _best_kept(logits: torch.Tensor, k: int, ruled_out: float = -torch.inf) -> torch.Tensor:
     return logits.double().masked_fill(logits < logits.topk(k).values[-1], ruled_out)
-
-
-def _logits(value) -> torch.Tensor:
-    """A large negative number rules a token out as minus infinity does."""
-    logits = tensor(value).double()
-    return logits.masked_fill(logits <= -1e4, -torch.inf)
 
 
 def _no_top_k(found: torch.Tensor, logits: torch.Tensor, k: int) -> str:
@@ -126,7 +121,7 @@ def _cached_greedy(answer, *, model: PreTrainedModel, tokenizer: PreTrainedToken
 
     @wraps(answer)
     def counted(model, *case):
-        with fed(model) as shapes:
+        with _fed(model) as shapes:
             calls.append(shapes)
             return answer(model, *case)
 
@@ -149,6 +144,14 @@ def _cached_greedy(answer, *, model: PreTrainedModel, tokenizer: PreTrainedToken
     return fault
 
 
+@contextmanager
+def _fed(model: PreTrainedModel) -> Iterator[list[torch.Size]]:
+    """Yield a list that gets the shape of the ids of each forward pass."""
+    shapes: list[torch.Size] = []
+    with model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: shapes.append(ids[0].shape)):
+        yield shapes
+
+
 def _written(model: PreTrainedModel, ids: torch.Tensor, new_tokens: int, forgetful: bool = False) -> torch.Tensor:
     """Prompt and greedy continuation; if forgetful, each step but the first reads the newest token alone."""
     step, past = ids, None
@@ -163,11 +166,6 @@ def _written(model: PreTrainedModel, ids: torch.Tensor, new_tokens: int, forgetf
 def _not_greedy(found: torch.Tensor, _, ids: torch.Tensor, __) -> str:
     kept = torch.equal(found[:, :ids.shape[1]], ids.cpu())
     return "the new tokens are not the most probable ones" if kept else "the prompt is changed"
-
-
-def _over_places(logits: torch.Tensor, ids: torch.Tensor, places: int | None) -> float:
-    """The loss if the softmax is taken over the places, up to some of them."""
-    return -logits[0, :places].log_softmax(dim=0)[:ids.shape[1] - 1].gather(1, ids[0, 1:, None]).mean().item()
 
 
 EXERCISES = {
@@ -187,10 +185,8 @@ EXERCISES = {
         minutes=3, difficulty=1, read=whole, otherwise="that is not the id of the most probable next token", mistakes={
             "that is what the model expects after the first token, not after the last one":
                 lambda logits: int(logits[0, 0].argmax()),
-            "that is the least probable token": lambda logits: int(logits[0, -1].argmin()),
             "that is a place in all logits of the text, one row after the other": lambda logits: int(logits.argmax()),
             "that is the largest logit itself, not the id of its token": lambda logits: logits[0, -1].max().item(),
-            "that is a probability, not an id": lambda logits: logits[0, -1].softmax(dim=-1).max().item(),
         }),
     "sure_prompt": Exercise(
         _sure_prompt,
@@ -204,7 +200,7 @@ EXERCISES = {
          "masked_fill writes a new tensor: give it the comparison (smaller than the k-th best), and a number whose "
          "exponential is 0."),
         _best_kept, "logits k", [(draw(7), 3), (draw(7, seed=1), 1), (draw(5, seed=2) - 10, 2), (draw(4, seed=3), 4)],
-        read=_logits, otherwise=_no_top_k, mistakes={
+        read=with_infinities, otherwise=_no_top_k, mistakes={
             "the other logits are 0, but a logit of 0 still gives a probability":
                 lambda logits, k: _best_kept(logits, k, 0.0),
             "only the kept logits are left, without the places that tell their tokens":
@@ -225,14 +221,10 @@ EXERCISES = {
                 lambda logits, ids: cross_entropy(logits[0], ids[0]).item(),
             "the shift goes the wrong way, to the token before":
                 lambda logits, ids: cross_entropy(logits[0, 1:], ids[0, :-1]).item(),
-            "the last place is compared with the first token, though nothing follows it":
-                lambda logits, ids: cross_entropy(logits[0], ids[0].roll(-1)).item(),
             "the sum is divided by the number of tokens, but it has fewer terms":
                 lambda logits, ids: _next_token_losses(logits, ids).sum().item() / ids.shape[1],
-            "the softmax is taken over the places, not over the vocabulary":
-                lambda *given: _over_places(*given, places=-1),
-            "the softmax is taken over all places, not over the vocabulary":
-                lambda *given: _over_places(*given, places=None),
+            "the softmax is taken over the places, not over the vocabulary": lambda logits, ids: (
+                -logits[0, :-1].log_softmax(dim=0).gather(1, ids[0, 1:, None]).mean().item()),
         }, minutes=10, difficulty=2),
     "sample": Exercise(
         _sample,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from llm_tutorial.exercises.answers import by_cases, draw, items, show, tensor, whole
+from llm_tutorial.exercises.answers import by_cases, draw, items, no_softmax, show, tensor, whole, with_infinities
 from llm_tutorial.exercises.checking import Fault
 
 __all__ = ["EXERCISES"]
@@ -20,39 +20,8 @@ _THREE_DIGITS = 6e-4  # numbers below 1 that are rounded to three digits are rig
 _ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")  # of PyTorch, with its softmax
 
 
-def _numbers(value: Any) -> torch.Tensor:
-    return tensor(value).double()
-
-
-def _scores_or_weights(value: Any) -> torch.Tensor:
-    """A large negative number rules a position out as minus infinity does."""
-    found = _numbers(value)
-    return found.masked_fill(found <= -1e4, -torch.inf)
-
-
-def _two_digits(right: Callable[..., torch.Tensor]) -> dict[str, Callable[..., torch.Tensor]]:
-    return {"these are the right numbers, but with two digits only; do not round them":
-            lambda *given: right(*given).round(decimals=2)}
-
-
-def _no_weights(found: torch.Tensor, *_) -> str:
-    if not found.isfinite().all():
-        return "not all of these are finite numbers"
-    if found.ndim:
-        sums = found.sum(dim=-1).flatten()
-        furthest = sums[(sums - 1).abs().argmax()].item() if len(sums) else 0.0
-        if abs(furthest - 1) > 1e-2:
-            return f"the weights of a position add up to {furthest:.4g}, not to 1"
-    return "these are not the attention weights"
-
-
 def _weighted_sum(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return weights.double() @ values.double()
-
-
-def _along_vectors(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """The sum over the wrong dimension, which is possible where both are equally long."""
-    return values[:, :len(weights)].double() @ weights[:values.shape[1]].double()
 
 
 def _right_of(scores: torch.Tensor) -> torch.Tensor:
@@ -67,7 +36,7 @@ def _causal(scores: torch.Tensor, hidden=_right_of, ruled_out: float = -torch.in
 def _no_causal(found: torch.Tensor, _) -> str:
     if found.isfinite().all() and found.triu(1).abs().max() > 1e-6:
         return f"there are weights on the right of a position, the largest of them {show(found.triu(1).max().item())}"
-    return _no_weights(found)
+    return no_softmax(found)
 
 
 def _scaled(queries: torch.Tensor, keys: torch.Tensor, factor=lambda n, d: d ** -0.5, dim: int = -1) -> torch.Tensor:
@@ -90,42 +59,25 @@ def _rotate(vector: torch.Tensor, position: int, theta: float, sign: int = 1, **
     return torch.cat(_turned(first, second, _angles(len(vector), position, theta, **options), sign))
 
 
-def _neighbors(vector: torch.Tensor, position: int, theta: float, join=torch.column_stack) -> torch.Tensor:
+def _neighbors(vector: torch.Tensor, position: int, theta: float) -> torch.Tensor:
     """The other convention: each number is turned together with the one beside it."""
     first, second = vector.double().view(-1, 2).T
-    return join(_turned(first, second, _angles(len(vector), position, theta))).flatten()
-
-
-def _reflected(vector: torch.Tensor, position: int, theta: float) -> torch.Tensor:
-    first, second = vector.double().chunk(2)
-    angles = _angles(len(vector), position, theta)
-    return torch.cat([first * angles.cos() + second * angles.sin(), second * angles.cos() + first * angles.sin()])
-
-
-def _mixed(vector: torch.Tensor, position: int, theta: float) -> torch.Tensor:
-    """Pairs from both halves, but each angle twice in a row."""
-    first, second = vector.double().chunk(2)
-    angles = _angles(len(vector), position, theta).repeat_interleave(2)
-    return vector.double() * angles.cos() + torch.cat([-second, first]) * angles.sin()
+    return torch.column_stack(_turned(first, second, _angles(len(vector), position, theta))).flatten()
 
 
 def _not_rotated(found: torch.Tensor, vector: torch.Tensor, *_) -> str:
-    before, after = vector.norm().item(), found.norm().item()
+    before, after = vector.norm().item(), found.double().norm().item()
     if not math.isclose(before, after, rel_tol=1e-2):
         return f"a rotation keeps the length of a vector, but this one has changed from {before:.4g} to {after:.4g}"
     return "the length is right, but that is not the vector at this position"
 
 
 def _block_weights(
-    hidden_size: int, heads: int, kv_heads: int, intermediate_size: int, *,
-    full=False, one=False, wide=True, outputs=1, keys_and_values=2, matrices=3, norms=2, biases=0,
+    hidden_size: int, heads: int, kv_heads: int, intermediate_size: int, *, outputs=1, matrices=3, norms=2,
 ) -> int:
-    """Those of a Llama block, or with a part left out or counted in another way."""
-    width = hidden_size // heads
-    queries = width if one else hidden_size  # numbers of one position
-    keys = (width if wide else 1) * (heads if full else kv_heads)
-    return (hidden_size * ((1 + outputs) * queries + keys_and_values * keys + matrices * intermediate_size + norms)
-            + biases * (3 * hidden_size + 2 * keys + 2 * intermediate_size))
+    """Those of a Llama block, or with a part left out."""
+    keys = hidden_size // heads * kv_heads  # numbers of one position
+    return hidden_size * ((1 + outputs) * hidden_size + 2 * keys + matrices * intermediate_size + norms)
 
 
 def _looks(attention: torch.Tensor, back: Callable[[int], int]) -> torch.Tensor:
@@ -133,13 +85,6 @@ def _looks(attention: torch.Tensor, back: Callable[[int], int]) -> torch.Tensor:
     n = attention.shape[-1] // 2
     rows = torch.arange(n, 2 * n)
     return attention[..., rows, rows - back(n)]
-
-
-def _from_the_start(attention: torch.Tensor) -> torch.Tensor:
-    """As above, but for all positions; those of the first half find nothing but the first token."""
-    n = attention.shape[-1] // 2
-    rows = torch.arange(2 * n)
-    return attention[..., rows, (rows - (n - 1)).clamp(min=0)]
 
 
 def _best(weights: torch.Tensor) -> tuple[int, int]:
@@ -203,16 +148,14 @@ EXERCISES = {
         [(torch.tensor([0.75, 0.25]), torch.tensor([[4.0, 0.0], [2.0, 8.0]])),
          (torch.tensor([0.1, 0.2, 0.7]), draw(3, 4, seed=1)),
          (torch.tensor([0.5, 0.0, 0.25, 0.25]), draw(4, 2, seed=2))],
-        minutes=3, difficulty=1, read=_numbers, atol=_THREE_DIGITS, otherwise="that is not the weighted sum", mistakes={
+        minutes=3, difficulty=1, read=tensor, atol=_THREE_DIGITS, otherwise="that is not the weighted sum", mistakes={
             "that is the plain mean, as if all weights were equal": lambda weights, values: values.mean(dim=0),
-            "that is a sum without the weights": lambda weights, values: values.sum(dim=0),
             "the vectors are weighted, but not added up": lambda weights, values: weights[:, None] * values,
-            "that is the vector with the largest weight alone": lambda weights, values: values[weights.argmax()],
             "the sum is divided once more, but the weights already add up to 1":
                 lambda weights, values: _weighted_sum(weights, values) / len(weights),
             "the weights belong to the positions, which are the rows, not to the numbers inside a vector":
-                _along_vectors,
-        } | _two_digits(_weighted_sum)),
+                lambda weights, values: values @ weights,
+        }),
     "head_width": by_cases(
         ("The heads of a layer share the vector of each token: each of them gets an equal part.",
          "A vector of 6 numbers and 2 heads: each head gets 3 numbers.",
@@ -221,8 +164,6 @@ EXERCISES = {
         minutes=2, difficulty=1, read=whole, otherwise="that is not the width of a head", mistakes={
             "that is the width of all heads together": lambda hidden_size, heads: hidden_size,
             "that is a product, as if each head had a whole vector": lambda hidden_size, heads: hidden_size * heads,
-            "that is the number of weights of the head's query matrix, not its width":
-                lambda hidden_size, heads: hidden_size * (hidden_size // heads),
         }),
     "causal_mask": by_cases(
         ("Write down for four positions which of them each one may look at. Which corner of the table stays empty?",
@@ -231,26 +172,20 @@ EXERCISES = {
          "minus infinity, and take the softmax of each row."),
         _causal, "scores",
         [(torch.tensor([[1.0, 2.0], [3.0, 1.0]]),), (draw(4, 4, seed=1),), (4 * draw(5, 5, seed=2) - 60,)],
-        minutes=8, difficulty=2, read=_scores_or_weights, atol=_THREE_DIGITS, otherwise=_no_causal, without=_ATTENTION,
+        minutes=8, difficulty=2, read=with_infinities, atol=_THREE_DIGITS, otherwise=_no_causal, without=_ATTENTION,
         mistakes={
             "no position is hidden from another one": lambda scores: scores.softmax(dim=-1),
             "the mask comes after the softmax, so the weights of a position no longer add up to 1":
                 lambda scores: scores.softmax(dim=-1).tril(),
-            "each position looks to the right, and the left is hidden from it":
-                partial(_causal, hidden=lambda scores: _right_of(scores).T),
             "each position looks to the right, and the left and the position itself are hidden from it":
                 partial(_causal, hidden=lambda scores: ~_right_of(scores)),
             "each position is hidden from itself, so nothing is left for the first one":
                 partial(_causal, hidden=lambda scores: ~_right_of(scores).T),
-            "each position is hidden from itself, so the first one looks everywhere":
-                partial(_causal, hidden=lambda scores: ~_right_of(scores).T, ruled_out=-1e9),
             "the hidden scores are 0, but e to the power of 0 is 1": partial(_causal, ruled_out=0.0),
             "each column adds up to 1, but each row has to": partial(_causal, dim=0),
             "these are still scores: the softmax is missing":
                 lambda scores: scores.masked_fill(_right_of(scores), -torch.inf),
-            "all weights together add up to 1, but each row has to": lambda scores: _causal(
-                scores.view(1, -1), hidden=lambda _: _right_of(scores).view(1, -1)).view(scores.shape),
-        } | _two_digits(_causal)),
+        }),
     "scale": by_cases(
         ("How many numbers do you add up in one dot product? That is the width d.",
          "queries @ keys.T gives all dot products: a row for each query, a column for each key.",
@@ -258,16 +193,12 @@ EXERCISES = {
         _scaled, "queries keys",
         [(draw(2, 3, seed=1), draw(2, 3, seed=2)), (draw(5, 2, seed=3), draw(5, 2, seed=4)),
          (draw(3, 8, seed=5), draw(3, 8, seed=6))],
-        minutes=6, difficulty=2, read=_scores_or_weights, atol=_THREE_DIGITS, otherwise=_no_weights,
+        minutes=6, difficulty=2, read=with_infinities, atol=_THREE_DIGITS, otherwise=no_softmax,
         without=_ATTENTION, mistakes={
             "the dot products are not scaled": partial(_scaled, factor=lambda n, d: 1.0),
             "they are divided by the width itself, which is too much": partial(_scaled, factor=lambda n, d: 1 / d),
             "they are divided by the root of the number of positions, which is not the width":
                 partial(_scaled, factor=lambda n, d: n ** -0.5),
-            "they are divided by the number of positions, which is not the width":
-                partial(_scaled, factor=lambda n, d: 1 / n),
-            "they are multiplied by the root, so the weights become sharper, not softer":
-                partial(_scaled, factor=lambda n, d: d ** 0.5),
             "each column adds up to 1, but the row of each query has to": partial(_scaled, dim=0),
             "the rows belong to the keys there, but they have to belong to the queries":
                 lambda queries, keys: _scaled(keys, queries),
@@ -275,9 +206,7 @@ EXERCISES = {
                 lambda queries, keys: queries @ keys.T / queries.shape[1] ** 0.5,
             "the weights themselves are divided, but the scale comes before the softmax":
                 lambda queries, keys: (queries @ keys.T).softmax(dim=-1) / queries.shape[1] ** 0.5,
-            "each position is hidden from those on its left, but no mask is needed here":
-                lambda queries, keys: _causal(queries @ keys.T / queries.shape[1] ** 0.5),
-        } | _two_digits(_scaled)),
+        }),
     "rotate": by_cases(
         ("Try a vector of two numbers: it has one pair, and the angle is the position itself. What becomes of [1, 0] "
          "at position 1?",
@@ -287,28 +216,19 @@ EXERCISES = {
         _rotate, "vector position theta",
         [(draw(4, seed=1), 2, 10000.0), (draw(6, seed=2), 5, 100.0), (draw(8, seed=3), 12, 100.0),
          (draw(2, seed=4), 3, 10000.0), (draw(4, seed=5), 0, 10000.0)],
-        minutes=12, difficulty=3, read=_numbers, atol=_THREE_DIGITS, otherwise=_not_rotated,
+        minutes=12, difficulty=3, read=tensor, atol=_THREE_DIGITS, otherwise=_not_rotated,
         without=("apply_rotary_pos_emb",), mistakes={
             "neighbors are paired, as some models do it, but here a pair is made of both halves": _neighbors,
-            "neighbors are paired, but here a pair is made of both halves": partial(_neighbors, join=torch.cat),
-            "the pairs are made of both halves, but the angles are in the order for neighbors": _mixed,
             "the angles do not depend on the position": lambda vector, position, theta: _rotate(vector, 1, theta),
-            "the positions are counted from 1, but at position 0 a vector has to stay as it is":
-                lambda vector, position, theta: _rotate(vector, position + 1, theta),
             "the pairs turn the other way round": partial(_rotate, sign=-1),
-            "one sign is wrong: that is no rotation, as it changes the length of the vector": _reflected,
             "the angles fall too slowly from pair to pair, by the wrong power of theta":
                 partial(_rotate, power=lambda place, size: -place / size),
-            "the angles fall too fast from pair to pair, by the wrong power of theta":
-                partial(_rotate, power=lambda place, size: -4 * place / size),
             "the angles grow from pair to pair, by a positive power of theta":
                 partial(_rotate, power=lambda place, size: 2 * place / size),
-            "the pairs are counted from 1, but the first one turns by the position itself":
-                partial(_rotate, power=lambda place, size: -2 * (place + 1) / size),
             "theta is always 10000 there, but some models have another one":
                 lambda vector, position, theta: _rotate(vector, position, 10000.0),
             "all pairs turn by the same angle": partial(_rotate, power=lambda place, size: 0 * place),
-        } | _two_digits(_rotate)),
+        }),
     "count_weights": by_cases(
         ("Make a list of the nine parts of the block. Which shape does each of them have?",
          "The query and the output matrix have hidden_size times hidden_size weights. How many numbers do all key "
@@ -321,22 +241,14 @@ EXERCISES = {
         otherwise=lambda found, *sizes: f"its difference from the right number is {found - _block_weights(*sizes):+,}",
         mistakes={
             "each head has keys and values of its own there, but several heads share them":
-                partial(_block_weights, full=True),
+                lambda hidden, heads, _, inner: _block_weights(hidden, heads, heads, inner),
             "the feed-forward part has two matrices there, but SwiGLU has one more":
                 partial(_block_weights, matrices=2),
             "that is a block with the attention and the feed-forward part of GPT-2":
-                partial(_block_weights, full=True, matrices=2),
-            "the query and the output matrix are counted for one head alone": partial(_block_weights, one=True),
-            "a head has one number for keys and one for values there, but it has a vector for each":
-                partial(_block_weights, wide=False),
+                lambda hidden, heads, _, inner: _block_weights(hidden, heads, heads, inner, matrices=2),
             "the norms are left out": partial(_block_weights, norms=0),
             "one norm is left out": partial(_block_weights, norms=1),
-            "each norm has a bias there, but an RMSNorm has none": partial(_block_weights, norms=4),
             "the output matrix of the attention is left out": partial(_block_weights, outputs=0),
-            "keys and values share one matrix there, but each has its own": partial(_block_weights, keys_and_values=1),
-            "the biases are counted, but this block has none": partial(_block_weights, biases=1),
-            "the norms and the output matrix of the attention are left out":
-                partial(_block_weights, norms=0, outputs=0),
         }),
     "copying_head": by_cases(
         ("Write down A B C D A B C D with positions from 0. At which position does a copying head look from the second "
@@ -354,14 +266,6 @@ EXERCISES = {
                 lambda attention: _best(_looks(attention, lambda n: n)),
             "that head looks at the token before the earlier occurrence, not at the one after it":
                 lambda attention: _best(_looks(attention, lambda n: n + 1)),
-            "that head looks at the token before, whatever it is":
-                lambda attention: _best(_looks(attention, lambda n: 1)),
-            "that head looks at the token that it has just read":
-                lambda attention: _best(_looks(attention, lambda n: 0)),
-            "the first half counts too, but nothing in it can be copied":
-                lambda attention: _best(_from_the_start(attention)),
-            "that head does it once, but rarely otherwise: that is a maximum, not a mean":
-                lambda attention: _best(_looks(attention, lambda n: n - 1).amax(dim=-1, keepdim=True)),
             "rows and columns are swapped: the row is the position that looks":
                 lambda attention: _best(_looks(attention.mT, lambda n: n - 1)),
         }),

@@ -55,7 +55,6 @@ EXERCISES = {
         minutes=2, difficulty=1, read=whole, otherwise="that is not the number of full chunks", mistakes={
             "the last chunk counts, although it is not full": lambda tokens, length: math.ceil(tokens / length),
             "there is no fraction of a chunk": lambda tokens, length: tokens / length,
-            "one chunk too many is counted": lambda tokens, length: tokens // length + 1,
         }),
     "dropped": by_cases(
         ("Mark the chunks of 3 in [5, 3, 9, 2, 7, 4, 8, 1]: which ids are in none of them?",
@@ -66,7 +65,6 @@ EXERCISES = {
         read=partial(items, what="token ids"), otherwise="those are not the dropped tokens", mistakes={
             "where nothing is dropped, everything is returned: ids[-0:] is the whole list":
                 lambda ids, length: ids[-(len(ids) % length):],
-            "those are the tokens at the beginning": lambda ids, length: ids[:len(ids) % length],
         }),
     "chunks": by_cases(
         ("Where does the last full chunk begin if there are 6 ids and chunks of 3, and where if there are 8?",
@@ -105,8 +103,6 @@ EXERCISES = {
             "the characters are counted, not the bytes": lambda loss, n, text: loss / math.log(2) * n / len(text),
             "it is still in nats": lambda *given: _bits_per_byte(*given) * math.log(2),
             "those are the bits per token": lambda loss, *_: loss / math.log(2),
-            "a decimal logarithm is used, but the loss comes from the natural one":
-                lambda *given: _bits_per_byte(*given) * math.log(10),
             "those are the bits of the whole text": lambda loss, n, _: loss / math.log(2) * n,
         }),
     "parameters": by_cases(
@@ -123,8 +119,6 @@ EXERCISES = {
                 partial(_parameters, heads=2),
             "it leaves out the position embeddings": partial(_parameters, positions=0),
             "it leaves out the biases of the linear layers": partial(_parameters, biases=0),
-            "it leaves out all biases": partial(_parameters, biases=0, norms=0.5, final=0.5),
-            "it leaves out the layer norms of the blocks": partial(_parameters, norms=0),
             "it leaves out the final layer norm": partial(_parameters, final=0),
             "it leaves out the layer norms": partial(_parameters, norms=0, final=0),
         }),
@@ -138,9 +132,7 @@ EXERCISES = {
         minutes=10, difficulty=2, read=real, otherwise="that is not the share of recited chunks", mistakes={
             "that is the share of right tokens": partial(_recited, share=lambda hits: sum(hits) / len(hits)),
             "that is a number of chunks, not a share": lambda *given: _recited(*given) * len(given[1]),
-            "that is in percent, but a share from 0 to 1 is needed": lambda *given: _recited(*given) * 100,
             "one right token is enough there, but all have to be right": partial(_recited, share=any),
-            "only the first written token is compared": partial(_recited, share=lambda hits: hits[0]),
             "the written tokens are compared with the beginning of the chunk, which is the prompt":
                 lambda written, chunks, prompt: _recited(written, chunks, 0),
             "the whole rest of the chunk is compared, but the model wrote fewer tokens":

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -52,22 +51,10 @@ def _weights(shapes: Mapping[str, tuple[int, int]], r: int, of=lambda rows, colu
 
 def _merged(
     W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float, *,
-    scale: Callable[..., float] = lambda alpha, A: alpha / len(A), product: Callable[..., torch.Tensor] | None = None,
+    scale: Callable[..., float] = lambda alpha, A: alpha / len(A),
+    product: Callable[..., torch.Tensor] = lambda A, B: B @ A,
 ) -> torch.Tensor:
-    update = scale(alpha, A) * (product(A, B) if product else B @ A)
-    fits = product is None or update.shape == W.shape or update.numel() == 1
-    return W + update if fits else torch.full_like(W, torch.nan)
-
-
-def _if_it_fits(product: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """A wrong product of A and B, which is empty where their sizes do not allow it."""
-    def product_or_nothing(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
-        try:
-            return product(A, B)
-        except RuntimeError:
-            return A.new_empty(0)
-
-    return product_or_nothing
+    return W + scale(alpha, A) * product(A, B)
 
 
 # Small whole numbers, so that the sum is exact. The square ones come first: there the wrong order does not raise.
@@ -81,14 +68,12 @@ _MERGED = [(torch.tensor(W), torch.tensor(A), torch.tensor(B), alpha) for W, A, 
 
 
 def _input_and_labels(value: Any) -> tuple[list, list]:
-    """Two rows of ids, from a pair, or from a dictionary as a data collator reads it; a batch of one text is a row."""
+    """Two rows of ids, from a pair, or from a dictionary as a data collator reads it."""
     if isinstance(value, Mapping) and {"input_ids", "labels"} <= set(value):
         value = [value["input_ids"], value["labels"]]
-    parts = [items(part, "token ids") for part in items(value, "input_ids and one of labels")]
-    if len(parts) != 2:
+    rows = [items(row, "token ids") for row in items(value, "input_ids and one of labels")]
+    if len(rows) != 2:
         raise Fault(f"Your function returns {show(value)}, but two lists are needed: input_ids and labels.")
-    rows = [items(part[0], "token ids") if len(part) == 1 and isinstance(part[0], list | tuple) else part
-            for part in parts]
     return tuple([whole(token) for token in row] for row in rows)
 
 
@@ -119,10 +104,6 @@ def _no_labels(found: tuple[list, list], question: list[int], answer: list[int])
 
 def _own_pairs(answer: Any, **_) -> str | None:
     """Their form alone; nobody but the learner can judge what they say."""
-    if callable(answer):
-        raise Fault(f"Your answer is of type {type(answer).__name__}, but a list of pairs is needed.")
-    if isinstance(answer, Mapping):
-        answer = list(answer.items())
     try:
         pairs = [_pair(place, pair) for place, pair in enumerate(items(answer, "pairs"))]
     except Fault as fault:
@@ -137,8 +118,6 @@ def _own_pairs(answer: Any, **_) -> str | None:
                 return (f"The {name} at place {place} has {words} word{'s' * (words != 1)} and {len(text)} characters, "
                         f"but at most {_WORDS} and {_CHARACTERS} are allowed, so that both fit into a short row of "
                         "tokens.")
-        if _plain(question) == _plain(reply):
-            return f"At place {place}, {show(question)} is its own answer."
         if _plain(question) in seen:
             return f"The question {show(question)} is there twice, at the places {seen[_plain(question)]} and {place}."
         seen[_plain(question)] = place
@@ -152,21 +131,20 @@ def _own_pairs(answer: Any, **_) -> str | None:
 
 
 def _pair(place: int, pair: Any) -> tuple[str, str]:
-    """Question and answer, from a pair or a dictionary of two; places are counted from 0."""
+    """Question and answer; places are counted from 0."""
     where = f"At place {place} (counted from 0), your list has"
     if isinstance(pair, str):
         raise Fault(f"{where} the string {show(pair)}, but a pair is needed: parentheses around question and answer, "
                     "and a comma between them.")
-    parts = list(pair.values()) if isinstance(pair, Mapping) else list(pair) if isinstance(pair, list | tuple) else []
-    if len(parts) != 2:
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise Fault(f"{where} {show(pair)}, but a pair of two strings is needed, question and answer.")
-    for name, text in zip(("question", "answer"), parts, strict=True):
+    for name, text in zip(("question", "answer"), pair, strict=True):
         if not isinstance(text, str):
             raise Fault(f"{where} {'a' if name == 'question' else 'an'} {name} of type {type(text).__name__}, but a "
                         "string is needed.")
         if not text.strip():
             raise Fault(f"{where} an empty {name}.")
-    return parts[0], parts[1]
+    return tuple(pair)
 
 
 def _plain(text: str) -> str:
@@ -188,8 +166,6 @@ EXERCISES = {
         without=("accuracy", "accuracy_score"), mistakes={
             "that is the number of right predictions, not their share": lambda *given: float(_hits(*given)),
             "that is the share of wrong predictions": lambda *given: 1 - _hits(*given) / len(given[0]),
-            "that is in percent, but a share is needed": lambda *given: 100 * _hits(*given) / len(given[0]),
-            "the division drops the remainder": lambda *given: float(_hits(*given) // len(given[0])),
         }),
     "cosine": by_cases(
         ("The formula is in the task. Its upper part is the dot product: multiply place by place, and add up.",
@@ -205,11 +181,6 @@ EXERCISES = {
             "the lengths are squared: the root is missing": partial(_cosine, divide=lambda u, v: (u @ u) * (v @ v)),
             "that is the distance of the two points": lambda u, v: (u - v).norm().item(),
             "that is 1 minus the cosine, which is called the cosine distance": lambda *given: 1 - _cosine(*given),
-            "the lengths are added, not multiplied": partial(_cosine, divide=lambda u, v: u.norm() + v.norm()),
-            "only the length of the first vector is divided by": partial(_cosine, divide=lambda u, v: u.norm()),
-            "only the length of the second vector is divided by": partial(_cosine, divide=lambda u, v: v.norm()),
-            "that is a mean over the places, not a dot product": lambda u, v: _cosine(u, v) / len(u),
-            "that is the angle, not its cosine": lambda *given: math.acos(max(-1.0, min(1.0, _cosine(*given)))),
         }),
     "mean_pool": by_cases(
         ("Take one text with one place of padding, and write down its mean on paper: what do you add, and what do you "
@@ -230,16 +201,9 @@ EXERCISES = {
             "the numbers of real tokens belong to the texts, but here they divide the columns":
                 lambda hidden, mask: _pooled(hidden, mask) * mask.sum(dim=1, keepdim=True) / mask.sum(dim=1),
             "all texts are averaged into one vector, but each text needs its own": partial(_pooled, over=(0, 1)),
-            "all texts are averaged into one vector, and the padding too": partial(
-                _pooled, over=(0, 1), summed=False, counted=False),
             "the mean is taken over the texts, not over the tokens": partial(_pooled, over=0),
-            "the mean is taken over the texts, not over the tokens, and the padding is counted":
-                partial(_pooled, over=0, summed=False, counted=False),
             "the mean is taken over the width, not over the tokens": lambda hidden, mask: hidden.mean(dim=2),
             "that is the first token of each text, not a mean": lambda hidden, mask: hidden[:, 0],
-            "that is the last place of each text, not a mean": lambda hidden, mask: hidden[:, -1],
-            "that is the mean over the padding: the mask is 1 at the real tokens":
-                lambda hidden, mask: _pooled(hidden, 1 - mask),
         }),
     "trainable_weights": by_cases(
         ("LoRA leaves the matrix as it is. Draw the two thin matrices beside it: which shapes do they have?",
@@ -258,15 +222,9 @@ EXERCISES = {
             "only B is counted": partial(_weights, of=lambda rows, columns, r: r * rows),
             "rows and columns are added, but the rank is missing":
                 partial(_weights, of=lambda rows, columns, r: rows + columns),
-            "the rank is squared": partial(_weights, of=lambda rows, columns, r: r * r * (rows + columns)),
-            "the rank is there only once: both thin matrices have it as one of their sides":
-                partial(_weights, of=lambda rows, columns, r: r * rows + columns),
-            "the rank is there only once: both thin matrices have it as a side":
-                partial(_weights, of=lambda rows, columns, r: rows + r * columns),
             "rows and columns are multiplied, but each thin matrix has only one of them":
                 partial(_weights, of=lambda rows, columns, r: r * rows * columns),
             "only the first matrix is counted": lambda shapes, r: _weights(dict([next(iter(shapes.items()))]), r),
-            "only the last matrix is counted": lambda shapes, r: _weights(dict([list(shapes.items())[-1]]), r),
         }),
     "merge_lora": by_cases(
         ("Both paths read the same input x: one gives W @ x, the other one goes through A and then through B. Write "
@@ -279,29 +237,14 @@ EXERCISES = {
             "alpha is not divided by r": partial(_merged, scale=lambda alpha, A: alpha),
             "the scale alpha / r is missing": partial(_merged, scale=lambda alpha, A: 1),
             "the scale is upside down": partial(_merged, scale=lambda alpha, A: len(A) / alpha),
-            "alpha is multiplied by r, not divided": partial(_merged, scale=lambda alpha, A: alpha * len(A)),
-            "alpha is divided by the root of r, but here it is divided by r":
-                partial(_merged, scale=lambda alpha, A: alpha / len(A) ** 0.5),
             "alpha is divided by the number of columns of A, but r is the number of its rows":
                 partial(_merged, scale=lambda alpha, A: alpha / A.shape[1]),
-            "alpha is divided by the number of rows of B, but r is the number of rows of A":
-                lambda W, A, B, alpha: _merged(W, A, B, alpha, scale=lambda *_: alpha / len(B)),
             "alpha // r drops the remainder": partial(_merged, scale=lambda alpha, A: alpha // len(A)),
-            "the product is divided by r, but alpha is missing": partial(_merged, scale=lambda alpha, A: 1 / len(A)),
-            "the product is subtracted, but the paths are added": partial(
-                _merged, scale=lambda alpha, A: -alpha / len(A)),
-            "that is A @ B, but x goes through A first": partial(_merged, product=_if_it_fits(torch.matmul)),
+            "that is A @ B, but x goes through A first": partial(_merged, product=torch.matmul),
             "that is the product number by number, but a product of matrices is needed":
-                partial(_merged, product=_if_it_fits(torch.mul)),
-            "A is transposed, but its shape fits as it is": partial(
-                _merged, product=_if_it_fits(lambda A, B: B @ A.T)),
-            "B is transposed, but its shape fits as it is": partial(
-                _merged, product=_if_it_fits(lambda A, B: B.T @ A)),
-            "the product is transposed": partial(_merged, product=lambda A, B: A.T @ B.T),
+                partial(_merged, product=torch.mul),
             "that is the second path alone: W is missing": lambda W, *rest: _merged(torch.zeros_like(W), *rest),
             "W is scaled too": lambda W, A, B, alpha: _merged(alpha / len(A) * W, A, B, alpha),
-            "W is multiplied by the product, but the two paths are added": lambda W, *rest: (
-                W * _merged(torch.zeros_like(W), *rest)),
         }),
     "mask_question": by_cases(
         ("The model reads question and answer in one row. At which of its places should the loss count?",
@@ -315,27 +258,12 @@ EXERCISES = {
                 partial(_asked, labels=lambda question, answer: question + answer),
             "the question has the labels and the answer has none": partial(
                 _asked, labels=lambda question, answer: question + [-100] * len(answer)),
-            "the question has a 0, but 0 is an id too: the loss leaves out nothing but -100": partial(
-                _asked, labels=lambda question, answer: [0] * len(question) + answer),
             "-100 is left out, so that the lists have different lengths":
                 partial(_asked, labels=lambda question, answer: answer),
             "the labels are shifted to the left, but the model shifts them by itself": partial(
                 _asked, labels=lambda question, answer: [-100] * (len(question) - 1) + answer + [-100]),
-            "the labels are shifted to the left and one too few, but the model shifts them by itself": partial(
-                _asked, labels=lambda question, answer: [-100] * (len(question) - 1) + answer),
-            "the labels are shifted to the right": partial(
-                _asked, labels=lambda question, answer: [-100] * (len(question) + 1) + answer[:-1]),
-            "only the last token has a label": partial(
-                _asked, labels=lambda question, answer: [-100] * (len(question) + len(answer) - 1) + answer[-1:]),
             "the first token of the answer has no label": partial(
                 _asked, labels=lambda question, answer: [-100] * (len(question) + 1) + answer[1:]),
-            "the last token of the answer has no label": partial(
-                _asked, labels=lambda question, answer: [-100] * len(question) + answer[:-1] + [-100]),
-            "no token has a label": partial(
-                _asked, labels=lambda question, answer: [-100] * (len(question) + len(answer))),
-            "a token of the answer has no label if it occurs in the question too": partial(
-                _asked, labels=lambda question, answer: [
-                    -100 if token in question else token for token in question + answer]),
             "the model reads the question alone": lambda question, answer: (question, answer),
         }),
     "own_pairs": Exercise(

@@ -22,12 +22,10 @@ def _indices(value: Any) -> list[int | float]:
     return [whole(index) for index in items(value, "row numbers")]
 
 
-def _no_rows(found: list[int], rows: int, rank: int, processes: int) -> str:
+def _no_rows(found: list[int], rows: int, *_) -> str:
     outside = [index for index in found if not 0 <= index < rows]
     if outside:
         return f"there is no row {outside[0]}"
-    if sorted(found) == _every_nth(rows, rank, processes):
-        return "those are the right rows, but a stream arrives in order"
     if len(found) > 1 and found == [found[0] + place for place in range(len(found))]:
         return "that is a block, and a stream does not tell where a block begins and ends"
     return "with such rows, some row would be read twice or never"
@@ -91,8 +89,6 @@ EXERCISES = {
                 lambda gradients, tokens: sum(gradients) / len(gradients),
             "that is a sum, which grows with the number of processes": lambda gradients, tokens: sum(gradients),
             "that is a sum over all tokens, but the loss is a mean over them": _weighted_sum,
-            "the weighted sum is divided by the number of processes, not of tokens":
-                lambda gradients, tokens: _weighted_sum(gradients, tokens) / len(tokens),
             "each gradient is divided by its number of tokens once more, though it already is a mean":
                 lambda gradients, tokens: _weighted_sum(gradients, [1 / count for count in tokens]) / len(tokens),
         }),
@@ -118,7 +114,6 @@ EXERCISES = {
         otherwise=lambda found, *given: f"that is {found / _hours(*given):.3g} times the right number",
         mistakes={
             "that is the forward pass only, without the backward pass": lambda *given: _hours(*given, operations=2),
-            "each parameter and token counts as one operation": lambda *given: _hours(*given, operations=1),
             "that is in seconds": lambda *given: _hours(*given, seconds=1),
             "no device reaches its peak: the utilization is missing": lambda *given: _hours(*given[:3], 1, given[4]),
             "that is for one device alone": lambda *given: _hours(*given[:4], 1),
@@ -135,7 +130,6 @@ EXERCISES = {
             "only the weights fit": lambda *given: _devices(*given, 4),
             "that is room for half of it, such as the weights and gradients": lambda *given: _devices(*given, 8),
             "that is room for three of the four numbers of each parameter": lambda *given: _devices(*given, 12),
-            "parameters are counted, not their bytes": lambda *given: _devices(*given, 1),
             "one device too many is counted if all are full": lambda n, memory: int(16 * n // memory) + 1,
         }),
 }

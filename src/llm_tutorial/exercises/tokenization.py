@@ -173,7 +173,6 @@ EXERCISES = {
         minutes=3, difficulty=1, read=_joined, otherwise="those are not the pairs of neighbors", mistakes={
             "the pairs do not overlap": lambda word: _pairs(word)[::2],
             "each pair is there once, even where it occurs twice": lambda word: list(dict.fromkeys(_pairs(word))),
-            "the last and the first letter are no neighbors": lambda word: _pairs(word + word[0]),
         }),
     "costly": Exercise(
         _costly,
@@ -198,8 +197,6 @@ EXERCISES = {
             "that pair is the most frequent one only if it does not matter how often the words occur":
                 partial(_most_frequent, weigh=False),
             "each pair is counted once per word, even where it occurs twice": partial(_most_frequent, once=True),
-            "those are the first two symbols of the most frequent word":
-                lambda words: max(words, key=words.get)[:2],
         }),
     "fewest": by_cases(
         ("Suppose you knew the shortest cut of every shorter beginning of the word: what would be left to choose?",
@@ -223,6 +220,5 @@ EXERCISES = {
             "only the spaces are turned back": lambda pieces: "".join(pieces).replace("Ġ", " ").encode(),
             "256 is subtracted from every character beyond 255, which is right only for the first 33 of them":
                 partial(_bytes_back, byte=lambda letter: ord(letter) % 256),
-            "the characters beyond 255 are left out": lambda pieces: "".join(pieces).encode("latin-1", "ignore"),
         }),
 }

@@ -13,9 +13,6 @@ def chosen_source(source: str | None = None) -> tuple[str, str]:
     """Return the source to use (``auto``, ``hub`` or ``offline``), and who chose it.
 
     The argument has priority over ``LLM_TUTORIAL_SOURCE``; without both the source is ``auto``.
-
-    Raises:
-        ValueError: the source is unknown.
     """
     variable = os.environ.get("LLM_TUTORIAL_SOURCE", "").strip().lower()
     chosen = source or variable or "auto"

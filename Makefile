@@ -138,5 +138,5 @@ $(FLOORS_STAMP): pyproject.toml constraints-floors.txt
 # tests there, what these older libraries warn each other about is no error.
 $(COLAB_STAMP): pyproject.toml constraints-colab.txt
 	$(PYTHON) -m venv $(COLAB)
-	$(COLAB)/bin/python $(PIP) install -c constraints-colab.txt -e ".[lab]" pytest nbval ruff
+	$(COLAB)/bin/python $(PIP) install -c constraints-colab.txt -e ".[lab]" pytest nbval ruff peft
 	@touch $@

@@ -609,7 +609,8 @@ WRONG = {
         ("no position is hidden", my_softmax),
         ("comes after the softmax", lambda scores: my_softmax(scores) * torch.ones_like(scores).tril()),
         ("nothing is left for the first", lambda scores: my_causal_mask(scores, diagonal=0)),
-        ("on the right of a position, the largest", lambda scores: my_causal_mask(scores, -1e9, diagonal=0)),
+        ("hidden from itself, so the first one looks everywhere",
+         lambda scores: my_causal_mask(scores, -1e9, diagonal=0)),
         ("the hidden scores are 0", lambda scores: my_softmax(scores.tril())),
         ("on the right of a position, the largest", lambda scores: (
             scores - 10 * torch.ones_like(scores).triu(1)).softmax(dim=-1)),

@@ -6,6 +6,7 @@ import gpu_check
 import pytest
 import torch
 
+from llm_tutorial import training
 from llm_tutorial.commands import bench
 
 
@@ -28,6 +29,12 @@ def test_checks_that_fail_are_named_and_the_others_go_on(monkeypatch, capsys):
     assert "| FAIL | unheard-of |" in shown
     assert "KeyError: 'unheard-of'" in shown
     assert "| not run | none: bf16 |" in shown
+
+
+def test_a_real_check_can_fail(monkeypatch, capsys):
+    monkeypatch.setattr(training, "newest_checkpoint", lambda _folder: None)
+    assert gpu_check.main(["--smallest", "resume"]) == 1
+    assert "| FAIL | resume: step 13 of 24 |" in capsys.readouterr().out
 
 
 def test_a_machine_without_a_gpu_is_told_so(monkeypatch):

@@ -20,7 +20,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, GPT2LMHeadModel
 from two_processes import BATCH, DOCUMENTS, started
 
-from llm_tutorial import chunking, cli, corpus
+from llm_tutorial import chunking, cli, corpus, training
 from llm_tutorial.commands import pretrain
 from llm_tutorial.commands.pretrain import changed_preset
 from llm_tutorial.corpus import load_introductions, load_wikipedia
@@ -188,10 +188,14 @@ def test_of_two_processes_each_reads_its_own_file_of_a_stream(two):
     assert sorted(seen) == [list(range(DOCUMENTS)), list(range(DOCUMENTS, 2 * DOCUMENTS))]
 
 
-def test_processes_share_the_validation_chunks_equally():
+def test_processes_share_the_validation_chunks_equally(monkeypatch):
     chunks = Dataset.from_dict({"input_ids": [[1]] * 320})
     kept = [len(pretrain._evenly_divided(chunks.select(range(count)))) for count in (1, 3, 31, 32, 63, 320)]
     assert kept == [1, 2, 16, 32, 32, 320]
+    monkeypatch.setattr(training, "training_arguments", lambda *_, **given: given)
+    sizes = [pretrain._arguments(SMOKE, Path(), None, {"train": chunks, "valid": chunks}, processes)
+             ["per_device_eval_batch_size"] for processes in (2, 3, 64)]
+    assert sizes == [16, 1, 1], "a batch that is not full would be filled up with chunks that count twice"
 
 
 # Data.

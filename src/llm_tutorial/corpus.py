@@ -248,7 +248,7 @@ def _read_text(path: Path) -> str:
 
 def _not_utf8(data: bytes) -> tuple[str, str]:
     """Return what the bytes are instead of UTF-8, and the arguments of ``read_text`` that read them, if any do."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not data.startswith(codecs.BOM_UTF32_LE):
         return "UTF-16", "encoding='utf-16'"
     if _CONTROLS.search(data):
         return "binary", ""
@@ -265,7 +265,7 @@ def _table_texts(path: Path, column: str) -> list[str]:
             head = content.partition("\n")[0]
             separator = max(",;\t", key=head.count)  # spreadsheets write semicolons where decimals have commas
             table = pd.read_csv(io.StringIO(content), sep=separator, dtype=str, keep_default_na=False,
-                                skipinitialspace=True)
+                                skipinitialspace=f"{separator} " in head or f'{separator} "' in content)
             if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for names of rows
                 raise ValueError(f"a row has more values than the header has names: quote texts with {separator!r}")
         else:

@@ -110,11 +110,11 @@ def longest_copies(sequences: Sequence[Sequence[int]], source: Sequence[Sequence
     By runs of 50 tokens or more, Lee et al. 2022 (https://arxiv.org/abs/2107.06499) find copies in generated text.
     """
     # None equals no token, so no run reaches over the end of a row.
-    joined = [index for row in source for index in (*row, None)]
+    joined = [index for row in source for index in (*map(int, row), None)]
     matcher = SequenceMatcher(None, b=joined, autojunk=False)
     longest = []
     for sequence in sequences:
-        matcher.set_seq1(sequence)
+        matcher.set_seq1(list(map(int, sequence)))
         longest.append(matcher.find_longest_match().size)
     return longest
 
@@ -162,7 +162,7 @@ def _rows(chunks: Sequence[Sequence[int]], prompt: int, continuation: int, start
 
 def _pairs(rows: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """All pairs of a token and the next one within a row."""
-    return [pair for row in rows for pair in pairwise(row)]
+    return [pair for row in rows for pair in pairwise(map(int, row))]
 
 
 def _unigram(pairs: list[tuple[int, int]], vocabulary: int) -> list[float]:

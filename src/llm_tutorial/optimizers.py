@@ -54,6 +54,9 @@ def muon_parameter_groups(
     """
     matrices = [layer.weight for name, layer in model.named_modules()
                 if isinstance(layer, Conv1D | nn.Linear) and (".h." in name or ".layers." in name)]
+    if not matrices:
+        raise ValueError(f"{type(model).__name__} has no weight matrices in blocks named 'h' or 'layers', so Muon has "
+                         "nothing to train: set muon_lr to None.")
     chosen = {id(weight) for weight in matrices}
     others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
     return [

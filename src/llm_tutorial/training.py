@@ -39,7 +39,8 @@ WATCHED_CHUNKS = 32  # for the validation loss during the training
 LOGITS_AT_ONCE = 2**26  # when validating; a quarter of a gigabyte in fp32
 # The training arguments that change the weights, bf16 aside: a run may go on with another precision.
 _DECISIVE = ("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay",
-             "fp16", "seed")
+             "max_grad_norm", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "fp16",
+             "seed", "data_seed")
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,9 @@ def build_trainer(
         raise ValueError(f"One process with {arguments.n_gpu} GPUs multiplies the batch by {arguments.n_gpu}. Take the "
                          "arguments from training_arguments(), which use one, or start one process per GPU with "
                          "torchrun.")
+    if preset.stop_at is not None and isinstance(train, IterableDataset):
+        raise ValueError(f"stop_at={preset.stop_at} needs training chunks that can be counted, and a stream has no "
+                         "end: set stop_at to None.")
     for split in ("train", "valid"):
         if isinstance(datasets[split], Dataset):
             _check_chunks(model, split, datasets[split]["input_ids"][:])
@@ -328,6 +332,11 @@ class _RunFolder(TrainerCallback):
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.record, self.facts = folder / "run.json", facts
+        self.check()  # before the Trainer loads weights from there, which need not even fit
+
+    def check(self) -> None:
+        """Raise ValueError if the checkpoints in the folder are those of a different run."""
+        folder, facts = self.record.parent, self.facts
         if newest_checkpoint(folder) is None:
             return
         remedy = "Choose another output_dir, or delete that folder if nothing in it is needed."
@@ -342,6 +351,7 @@ class _RunFolder(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **_) -> None:
         """Write ``run.json``, or raise ValueError where checkpoints would be overwritten or processes differ."""
+        self.check()
         newest = newest_checkpoint(args.output_dir)
         if newest is not None and int(newest.rpartition("-")[2]) > state.global_step:
             raise ValueError(f"{newest} is beyond step {state.global_step}, where this training begins. Give train() "

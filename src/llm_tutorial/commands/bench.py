@@ -101,7 +101,8 @@ def bench_throughput(setting: Setting, *, repeats: int, steps: int) -> dict[str,
     """Measure training in tokens per second and in model FLOPs utilization (MFU), with the Trainer and without.
 
     MFU (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311) is the share of the measured peak of matrix products,
-    in FLOP per second, that the model's own operations take. ``ratio`` is the Trainer's speed over the bare loop's.
+    in FLOP per second, that the model's own operations take. ``ratio`` is the Trainer's speed over the bare loop's,
+    which run one after the other: the machine has to be quiet.
     """
     setting = replace(setting, preset=replace(setting.preset, stop_at=None))
     tokens = setting.preset.batch * setting.preset.context_length

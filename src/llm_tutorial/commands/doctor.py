@@ -66,7 +66,12 @@ def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     yield Finding("ok", "Python", f"{platform.python_version()} at {sys.executable}, {platform.platform()}")
-    for requirement in map(Requirement, metadata.requires("llm-tutorial")):
+    try:
+        declared = metadata.requires("llm-tutorial")
+    except metadata.PackageNotFoundError:
+        yield Finding("note", "llm-tutorial", "used from a folder, not installed: versions are not compared", INSTALL)
+        return
+    for requirement in map(Requirement, declared):
         needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         if not needed and not requirement.marker.evaluate({"extra": "lab"}):
             continue

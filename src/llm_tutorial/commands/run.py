@@ -107,6 +107,8 @@ def notebooks_folder() -> Path:
     if (found := _existing_folder()) is not None:
         return found
     folder = Path("notebooks").resolve()
+    if not PACKAGED.is_dir():
+        raise FileNotFoundError(f"There are no notebooks in {folder}: change to the folder of the checkout.")
     folder.mkdir(exist_ok=True)
     for path in (*PACKAGED.glob("*.ipynb"), *PACKAGED.glob("*.md")):
         if not (folder / path.name).exists():
@@ -222,6 +224,8 @@ def execute_notebook(
     for key in ("codemirror_mode", "version"):  # they depend on the interpreter, and exporting does not need them
         notebook.metadata.get("language_info", {}).pop(key, None)
     if error is not None:
+        if not any(output.output_type == "error" for output in begun[-1].outputs):  # the page shows why it ends there
+            begun[-1].outputs.append(nbformat.v4.new_output("error", ename="Stopped", evalue=error, traceback=[error]))
         error = f"cell {len(begun)}:\n\n{begun[-1].source}\n\n{ANSI_CODE.sub('', error)}"
     elif in_place:
         notebook.metadata[RECORD] = library_versions()

@@ -156,7 +156,7 @@ _LIBRARIES = {"torch", "transformers", "llm_tutorial", "scipy", "sklearn", "sent
 def _rounded(found: Any, needed: Any, digits: int | None) -> bool:
     """Whether a value is the right one rounded to so many digits; without digits, a number within 1 % of it."""
     if isinstance(needed, torch.Tensor):
-        return digits is not None and needed.is_floating_point() and same(found, needed.round(decimals=digits))
+        return bool(digits) and needed.is_floating_point() and same(found, needed.round(decimals=digits))
     if not isinstance(needed, float) or not math.isfinite(needed):
         return False
     return math.isclose(found, needed, rel_tol=0.01) if digits is None else found == round(needed, digits)

@@ -154,7 +154,7 @@ EXERCISES = {
             "the sum is divided once more, but the weights already add up to 1":
                 lambda weights, values: _weighted_sum(weights, values) / len(weights),
             "the weights belong to the positions, which are the rows, not to the numbers inside a vector":
-                lambda weights, values: values @ weights,
+                lambda weights, values: values[:, :len(weights)] @ weights[:values.shape[1]],
         }),
     "head_width": by_cases(
         ("The heads of a layer share the vector of each token: each of them gets an equal part.",
@@ -181,6 +181,8 @@ EXERCISES = {
                 partial(_causal, hidden=lambda scores: ~_right_of(scores)),
             "each position is hidden from itself, so nothing is left for the first one":
                 partial(_causal, hidden=lambda scores: ~_right_of(scores).T),
+            "each position is hidden from itself, so the first one looks everywhere":
+                partial(_causal, hidden=lambda scores: ~_right_of(scores).T, ruled_out=-1e9),
             "the hidden scores are 0, but e to the power of 0 is 1": partial(_causal, ruled_out=0.0),
             "each column adds up to 1, but each row has to": partial(_causal, dim=0),
             "these are still scores: the softmax is missing":
@@ -220,6 +222,8 @@ EXERCISES = {
         without=("apply_rotary_pos_emb",), mistakes={
             "neighbors are paired, as some models do it, but here a pair is made of both halves": _neighbors,
             "the angles do not depend on the position": lambda vector, position, theta: _rotate(vector, 1, theta),
+            "the positions are counted from 1, but at position 0 a vector has to stay as it is":
+                lambda vector, position, theta: _rotate(vector, position + 1, theta),
             "the pairs turn the other way round": partial(_rotate, sign=-1),
             "the angles fall too slowly from pair to pair, by the wrong power of theta":
                 partial(_rotate, power=lambda place, size: -place / size),

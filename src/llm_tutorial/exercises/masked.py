@@ -50,6 +50,9 @@ def _surer(answer, *, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         return f"Your sentence has {masks} {mask} tokens, but exactly one is needed{capitals}."
     if _letters(text) == _letters(paris):
         return "Your sentence is the Paris sentence itself: find another one."
+    words = len(re.findall(r"\w+", text.replace(mask, " ")))
+    if words < 2:
+        return f"Your sentence has only {words} word{'s' * (words != 1)} beside the mask: write a whole sentence."
     yours, given = (_choices(model, tokenizer, sentence) for sentence in (text, paris))
     if yours < given:
         return None
@@ -111,6 +114,7 @@ def _pseudo_perplexity(answer, *, model: PreTrainedModel, tokenizer: PreTrainedT
             mistakes={
                 "it comes from a sum instead of a mean": perplexity(lambda losses: losses.sum().exp()),
                 "it is still a loss, not a number of choices": perplexity(torch.mean),
+                "that is 2 to the power of a mean in nats": perplexity(lambda losses: 2 ** losses.mean()),
                 "the logarithms have the wrong sign": perplexity(lambda losses: (-losses.mean()).exp()),
                 f"the sum is divided by the number of all ids, including {specials}":
                     perplexity(lambda losses: (losses.sum() / (len(losses) + 2)).exp()),

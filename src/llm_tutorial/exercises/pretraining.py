@@ -132,6 +132,7 @@ EXERCISES = {
         minutes=10, difficulty=2, read=real, otherwise="that is not the share of recited chunks", mistakes={
             "that is the share of right tokens": partial(_recited, share=lambda hits: sum(hits) / len(hits)),
             "that is a number of chunks, not a share": lambda *given: _recited(*given) * len(given[1]),
+            "that is in percent, but a share from 0 to 1 is needed": lambda *given: 100 * _recited(*given),
             "one right token is enough there, but all have to be right": partial(_recited, share=any),
             "the written tokens are compared with the beginning of the chunk, which is the prompt":
                 lambda written, chunks, prompt: _recited(written, chunks, 0),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -74,6 +75,7 @@ def _input_and_labels(value: Any) -> tuple[list, list]:
     rows = [items(row, "token ids") for row in items(value, "input_ids and one of labels")]
     if len(rows) != 2:
         raise Fault(f"Your function returns {show(value)}, but two lists are needed: input_ids and labels.")
+    rows = [items(row[0], "token ids") if len(row) == 1 and isinstance(row[0], list | tuple) else row for row in rows]
     return tuple([whole(token) for token in row] for row in rows)
 
 
@@ -165,6 +167,7 @@ EXERCISES = {
         minutes=2, difficulty=1, read=real, otherwise="that is not the share of right predictions",
         without=("accuracy", "accuracy_score"), mistakes={
             "that is the number of right predictions, not their share": lambda *given: float(_hits(*given)),
+            "that is in percent, but a share is needed": lambda *given: 100 * _hits(*given) / len(given[0]),
             "that is the share of wrong predictions": lambda *given: 1 - _hits(*given) / len(given[0]),
         }),
     "cosine": by_cases(
@@ -180,6 +183,7 @@ EXERCISES = {
                 partial(_cosine, divide=lambda u, v: torch.ones(())),
             "the lengths are squared: the root is missing": partial(_cosine, divide=lambda u, v: (u @ u) * (v @ v)),
             "that is the distance of the two points": lambda u, v: (u - v).norm().item(),
+            "that is the angle, not its cosine": lambda *given: math.acos(max(-1.0, min(1.0, _cosine(*given)))),
             "that is 1 minus the cosine, which is called the cosine distance": lambda *given: 1 - _cosine(*given),
         }),
     "mean_pool": by_cases(
@@ -202,6 +206,8 @@ EXERCISES = {
                 lambda hidden, mask: _pooled(hidden, mask) * mask.sum(dim=1, keepdim=True) / mask.sum(dim=1),
             "all texts are averaged into one vector, but each text needs its own": partial(_pooled, over=(0, 1)),
             "the mean is taken over the texts, not over the tokens": partial(_pooled, over=0),
+            "that is the mean over the padding: the mask is 1 at the real tokens":
+                lambda hidden, mask: _pooled(hidden, 1 - mask),
             "the mean is taken over the width, not over the tokens": lambda hidden, mask: hidden.mean(dim=2),
             "that is the first token of each text, not a mean": lambda hidden, mask: hidden[:, 0],
         }),
@@ -262,6 +268,8 @@ EXERCISES = {
                 partial(_asked, labels=lambda question, answer: answer),
             "the labels are shifted to the left, but the model shifts them by itself": partial(
                 _asked, labels=lambda question, answer: [-100] * (len(question) - 1) + answer + [-100]),
+            "the last token of the answer has no label": partial(
+                _asked, labels=lambda question, answer: [-100] * len(question) + answer[:-1] + [-100]),
             "the first token of the answer has no label": partial(
                 _asked, labels=lambda question, answer: [-100] * (len(question) + 1) + answer[1:]),
             "the model reads the question alone": lambda question, answer: (question, answer),

@@ -22,10 +22,12 @@ def _indices(value: Any) -> list[int | float]:
     return [whole(index) for index in items(value, "row numbers")]
 
 
-def _no_rows(found: list[int], rows: int, *_) -> str:
+def _no_rows(found: list[int], rows: int, rank: int, processes: int) -> str:
     outside = [index for index in found if not 0 <= index < rows]
     if outside:
         return f"there is no row {outside[0]}"
+    if sorted(found) == _every_nth(rows, rank, processes):
+        return "those are the right rows, but a stream arrives in order"
     if len(found) > 1 and found == [found[0] + place for place in range(len(found))]:
         return "that is a block, and a stream does not tell where a block begins and ends"
     return "with such rows, some row would be read twice or never"

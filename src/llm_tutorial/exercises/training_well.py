@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -60,6 +61,8 @@ def _triple(value: Any) -> tuple[torch.Tensor, ...]:
 
 def _no_adamw(found: tuple, *given) -> str:
     right = _step(*given)
+    if any(same(found, other) for other in permutations(right)):
+        return "the three tensors are right, but new_weight, new_m and new_v are needed in this order"
     parts = zip(("new_weight", "new_m", "new_v"), found, right, strict=True)
     wrong = [f"{name} (yours has the shape {tuple(one.shape)})" for name, one, other in parts if not same(one, other)]
     return f"AdamW has another {' and another '.join(wrong)}"

@@ -18,6 +18,8 @@ AXE, AXE_SHA512 = "axe-core@4.14.1", (
 FAULTS = """async () => (await axe.run({preload: false})).violations
     .filter(fault => ["serious", "critical"].includes(fault.impact))
     .map(fault => `${fault.id}: ${fault.nodes.map(node => node.html.slice(0, 200)).join(" | ")}`)"""
+# A button's color takes a moment to change from light to dark.
+AT_REST = "() => Promise.all(document.getAnimations().map(change => change.finished)).then(() => null)"
 # What is wider than its place, but for code, tables and formulas, which a reader can move sideways.
 TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll("body *")]
     .filter(node => node.scrollWidth > node.clientWidth + 1 && node.clientWidth && node.checkVisibility())
@@ -78,6 +80,7 @@ def test_a_search_from_the_field_leads_to_the_lesson_that_explains_the_term(open
 def test_axe_finds_no_serious_fault(open_page, axe, name, scheme):
     page = open_page(name, color_scheme=scheme)
     assert page.locator("html").get_attribute("data-theme") == scheme
+    page.evaluate(AT_REST)
     page.evaluate(axe)
     assert page.evaluate(FAULTS) == []
 

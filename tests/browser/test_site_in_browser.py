@@ -19,7 +19,7 @@ FAULTS = """async () => (await axe.run({preload: false})).violations
     .filter(fault => ["serious", "critical"].includes(fault.impact))
     .map(fault => `${fault.id}: ${fault.nodes.map(node => node.html.slice(0, 200)).join(" | ")}`)"""
 # A button's color takes a moment to change from light to dark.
-AT_REST = "() => Promise.all(document.getAnimations().map(change => change.finished)).then(() => null)"
+AT_REST = "() => Promise.allSettled(document.getAnimations().map(change => change.finished)).then(() => null)"
 # What is wider than its place, but for code, tables and formulas, which a reader can move sideways.
 TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll("body *")]
     .filter(node => node.scrollWidth > node.clientWidth + 1 && node.clientWidth && node.checkVisibility())

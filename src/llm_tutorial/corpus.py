@@ -119,6 +119,7 @@ def load_texts(paths: str | Path | Iterable[str | Path], *, column: str = "",
 
     Raises:
         ValueError: a file that is named is no text, empty, in another encoding, or a table without ``column``.
+        OSError: a file that is named cannot be read, or there is no text at all.
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     if "" in listed:
@@ -158,8 +159,10 @@ def split_texts(documents: Dataset, seed: int = 42) -> DatasetDict:
         if sum(map(len, split["test"]["text"])) < sum(map(len, split["train"]["text"])):
             return DatasetDict({"train": split["train"], "valid": split["test"]})
     texts, others = documents["text"][:], documents.remove_columns("text")
-    return DatasetDict({"train": others.add_column("text", [text[:_last_tenth(text)] for text in texts]),
-                        "valid": others.add_column("text", [text[_last_tenth(text):] for text in texts])})
+    cuts = [_last_tenth(text) for text in texts]
+    return DatasetDict({
+        "train": others.add_column("text", [text[:cut] for text, cut in zip(texts, cuts, strict=True)]),
+        "valid": others.add_column("text", [text[cut:] for text, cut in zip(texts, cuts, strict=True)])})
 
 
 def load_run(name: str) -> dict[str, Any]:

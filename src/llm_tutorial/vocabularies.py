@@ -48,10 +48,10 @@ def pieces(tokenizer: AnyTokenizer, text: str) -> list[str]:
 
     SentencePiece returns unknown pieces as they are in the text, the others return their unknown token.
     """
-    ids = encode(tokenizer, text)
     if isinstance(tokenizer, SentencePieceProcessor):
+        check_characters(text)
         return tokenizer.encode(text, out_type=str)
-    return tokenizer.convert_ids_to_tokens(ids)
+    return tokenizer.convert_ids_to_tokens(encode(tokenizer, text))
 
 
 def pre_tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:

@@ -200,3 +200,9 @@ def test_a_stream_holds_no_more_than_its_buffer(causal_tokenizer, monkeypatch):
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 250_000, "1,500 chunks would take several times as much"
+
+
+def test_each_file_of_a_stream_needs_a_chunk(two_files, causal_tokenizer):
+    without_titles = [row["title"] for row in rows_of(range(1, 40))]
+    with pytest.raises(ValueError, match=r"a\.parquet gives no chunk of 64 tokens: leave it out, or shorten"):
+        next(iter(packed_stream(two_files[:1], causal_tokenizer, 64, without_titles=without_titles)))

@@ -178,5 +178,8 @@ def _stream_rows(files: list[str], tokenizer: PreTrainedTokenizerBase, context_l
         documents = load_dataset("parquet", data_files=[file], split="train", streaming=True,
                                  columns=["title", "text"], token=False)
         texts = (row["text"] for row in documents if title_key(row["title"]) not in without_keys)
+        ids = None
         for ids in _packed(texts, tokenizer, context_length):
             yield {"input_ids": ids, "labels": ids}
+        if ids is None:  # an endless stream would look for a chunk forever
+            raise ValueError(f"{file} gives no chunk of {context_length} tokens: leave it out, or shorten the context.")
